@@ -1,0 +1,1 @@
+"""Read, call, yield: a fold per stream over one topic."""

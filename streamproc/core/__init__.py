@@ -1,0 +1,1 @@
+"""The nouns and rules, pure: time, randomness and state come in as arguments."""

@@ -1,0 +1,1 @@
+"""What runs to an end: over files, topics and collections."""
