@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from streamproc.core.catalog import ProductPage, Shelf
 from streamproc.core.chunk import LiveChunk, MediaRef
@@ -195,6 +197,20 @@ class ClipEncoder(Protocol):
     async def encode_frames(self, frames: ClipFrames) -> tuple[Vector, ...]: ...
 
     async def encode_utterances(self, texts: Sequence[str]) -> tuple[Vector, ...]: ...
+
+
+class ClipEncoders(Protocol):
+    """The live towers at hand; a swap takes effect at the next chunk."""
+
+    def active(self) -> ClipEncoder: ...
+
+
+class FrameStore(Protocol):
+    """Where evidence frames go."""
+
+    async def keep(self, pixels: NDArray[np.uint8]) -> str:
+        """Stores one frame, (H, W, C) RGB, and returns its content address, `sha256:<hex>`. Raises Unavailable."""
+        ...
 
 
 class ChunkHistory(Protocol):

@@ -86,6 +86,7 @@ class ClipEmbedding(Value, frozen=True, kw_only=True):
     fused: PackedVector | None = None
     frames: Annotated[tuple[EvidenceFrame, ...], Meta(max_length=2)] = ()
     quality: Quality = "full"
+    speech_lost: str | None = None  # utterances that could not be heard again after a take-over: why
     lost: str | None = None
 
 
