@@ -12,8 +12,9 @@ Id = Annotated[str, Meta(min_length=1, max_length=128)]
 """An id that others chose: any text of 1 to 128 characters."""
 
 
-class Value(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every value of the core is: frozen and closed. kw_only counts per class, so each says it."""
+class Value(Struct, frozen=True, kw_only=True):
+    """What every value of the core is: frozen, strict in its types, open to fields that a newer producer adds
+    (streamproc/decisions/0001-unknown-fields.md). kw_only counts per class, so each says it."""
 
 
 class Span(Value, frozen=True, kw_only=True):
