@@ -31,7 +31,7 @@ def _boolean(text: str) -> bool:
     return text == "true"
 
 
-_FIELDS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
+FIELDS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "stream_id": ("streamid", str),
     "broadcast_id": ("broadcastid", str),
     "sequence": ("sequence", _integer),
@@ -48,7 +48,7 @@ msgspec's lax mode: that reads the shop `null` as no shop."""
 def chunk_to_wire(chunk: LiveChunk) -> tuple[Attributes, bytes]:
     """Attributes (with datacontenttype) and value. Raises BadMessage (invalid_field)."""
     attributes: Attributes = {}
-    for name, (attribute, _) in _FIELDS.items():
+    for name, (attribute, _) in FIELDS.items():
         content = getattr(chunk, name)
         if content is not None:
             attributes[attribute] = content if isinstance(content, str) else msgspec.json.encode(content).decode()
@@ -72,7 +72,7 @@ def chunk_from_wire(attributes: Attributes, value: bytes) -> LiveChunk:
     if content_type is None:
         raise BadMessage("undecodable_message", "header content-type is missing: it names the media's container")
     fields: dict[str, Any] = {}
-    for name, (attribute, read) in _FIELDS.items():
+    for name, (attribute, read) in FIELDS.items():
         if attribute not in attributes:
             continue  # msgspec says whether it may be missing
         try:
@@ -98,7 +98,7 @@ def is_claim_check(content_type: str) -> bool:
 
 def _in_headers(message: str) -> str:
     """msgspec speaks of fields; who reads a dead letter looks at headers."""
-    for name, (attribute, _) in _FIELDS.items():
+    for name, (attribute, _) in FIELDS.items():
         message = message.replace(f"`$.{name}`", f"header ce_{attribute}").replace(
             f"required field `{name}`", f"required header ce_{attribute}"
         )

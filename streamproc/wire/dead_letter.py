@@ -53,11 +53,8 @@ def dead_letter(record: Record, bad: BadMessage, *, attempts: int, agent: str) -
 
 def read_dead_letter(record: Record) -> DeadLetter:
     """Raises BadMessage (undecodable_message) where `record` is not one that `dead_letter` wrote."""
-    own = {
-        name: content
-        for name, content in record.headers
-        if isinstance(content, bytes) and not name.startswith(ORIGINAL)  # Kafka has headers without a value
-    }
+    headers = cast("tuple[tuple[str, bytes | None], ...]", record.headers)  # Kafka has headers without a value
+    own = {name: content for name, content in headers if content is not None and not name.startswith(ORIGINAL)}
     try:
         if own[_TYPE] != CE_TYPE.encode():
             raise ValueError(f"header ce_type is {own[_TYPE]!r}")

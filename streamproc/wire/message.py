@@ -7,6 +7,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from streamproc.core.chunk import LiveChunk
@@ -54,7 +55,7 @@ def encode(
     if subject := getattr(message, "stream_id", None):
         attributes["subject"] = subject
     if emitted := clock.get("emitted"):
-        attributes[TIME] = datetime.fromisoformat(emitted)
+        attributes[TIME] = msgspec.convert(emitted, datetime)
     attributes |= fields
     if origin is not None:
         attributes["origin"] = f"{origin.topic}/{origin.partition}/{origin.offset}/{origin.n}"
@@ -102,7 +103,7 @@ def _check_call(message: Struct, *, topic: str, key: str, origin: Origin | None,
     if origin is not None and not _ORIGIN.fullmatch(f"{origin.topic}/{origin.partition}/{origin.offset}/{origin.n}"):
         raise ValueError(f"no origin that can be written: {origin}")
     for stage, stamp in clock.items():
-        if stage not in STAGES or datetime.fromisoformat(stamp).tzinfo is None:
+        if stage not in STAGES or msgspec.convert(stamp, datetime).tzinfo is None:
             raise ValueError(f"clock stage {stage!r} at {stamp!r}: stages are {STAGES}, times have a zone")
 
 
