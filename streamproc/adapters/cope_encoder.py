@@ -1,0 +1,97 @@
+"""The towers of one release, behind the ports: the only module that imports encoders."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import encoders.release
+import numpy as np
+from encoders.errors import ReleaseRefused
+from numpy.typing import NDArray
+
+from streamproc.core.catalog import ProductPage
+from streamproc.core.clip import ClipFrames
+from streamproc.core.embedding import PageEmbedding, PagePart, ReleaseId, Vector, pack
+from streamproc.errors import BadMessage, Misconfigured
+
+T = TypeVar("T")
+
+
+class PageImages(Protocol):
+    """Fetches the images of pages."""
+
+    async def load(self, uri: str) -> NDArray[np.uint8]:
+        """(H, W, C) RGB. BadMessage: unusable_page, forbidden_reference. Unavailable: its store."""
+        ...
+
+
+class CopeEncoder:
+    """ClipEncoder and PageEncoder over one loaded release. One thread owns the model: batches never overlap, so
+    results do not depend on what else runs."""
+
+    def __init__(self, release: encoders.release.Release, images: PageImages) -> None:
+        self.release: ReleaseId = release.digest
+        self.engine: dict[str, str] = dict(release.engine)
+        self.dim: int = release.dim
+        self._towers = release
+        self._images = images
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="towers")
+
+    async def encode_frames(self, frames: ClipFrames) -> tuple[Vector, ...]:
+        """One unit vector per frame."""
+        if not frames.at_ms:
+            return ()
+        return tuple(await self._run(lambda: self._towers.encode_frames(frames.pixels)))
+
+    async def encode_utterances(self, texts: Sequence[str]) -> tuple[Vector, ...]:
+        """One unit vector per text."""
+        if not texts:
+            return ()
+        return tuple(await self._run(lambda: self._towers.encode_utterances(list(texts))))
+
+    async def encode_page(self, page: ProductPage) -> tuple[PageEmbedding, ...]:
+        """Rows for the images and the texts of a page.
+
+        BadMessage: unusable_page (an image that is missing or is none). Unavailable: the store of the images.
+        """
+        pictures = [await self._images.load(uri) for uri in page.images]
+        vectors = await self._run(lambda: self._towers.encode_page(page.title, page.description, pictures))
+        return (*_rows(page, "image", vectors.image), *_rows(page, "text", vectors.text))
+
+    def close(self) -> None:
+        """Lets the thread go."""
+        self._thread.shutdown(wait=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def load_encoder(release_dir: str, images: PageImages, *, device: str, threads: int) -> CopeEncoder:
+    """The release in `release_dir`, the shipped one where that is empty. Raises Misconfigured, naming the setting,
+    where its files are not what its digest says."""
+    try:
+        release = encoders.release.load(Path(release_dir) if release_dir else None, device=device, threads=threads)
+    except ReleaseRefused as error:
+        raise Misconfigured("STREAMPROC_RELEASE_DIR", str(error)) from error
+    return CopeEncoder(release, images)
+
+
+def _rows(page: ProductPage, part: PagePart, vectors: NDArray[np.float32]) -> tuple[PageEmbedding, ...]:
+    try:
+        return tuple(
+            PageEmbedding(
+                page_id=page.page_id,
+                product_id=page.product_id,
+                part=part,
+                ordinal=ordinal,
+                title=page.title,
+                shop_id=page.shop_id,
+                category=page.category,
+                vector=pack(vector),
+            )
+            for ordinal, vector in enumerate(vectors)
+        )
+    except ValueError as error:
+        raise BadMessage("unusable_page", f"page {page.page_id}: {error}") from error
