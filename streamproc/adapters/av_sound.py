@@ -1,0 +1,115 @@
+"""Decoded audio frames to 16 kHz mono, every sample at its stream time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from streamproc.core.clip import SAMPLE_RATE_HZ
+
+JOIN_S: Final = 0.04
+"""Frames that miss their place by less follow one another (container clocks round to 1 ms, encoders jitter)."""
+
+LEAD_S: Final = 0.02
+"""Sound before the span that the resampler gets to warm up on; a whole number of samples at every common rate."""
+
+WEIGHTS: Final = {"LFE": 0.0, "LFE2": 0.0, "FC": 1.0, "FL": 1.0, "FR": 1.0, "BL": 0.7, "BR": 0.7, "SL": 0.7, "SR": 0.7}
+
+
+@dataclass
+class _Run:
+    """Sound without a hole, at one rate."""
+
+    start_s: float
+    rate_hz: int
+    pieces: list[NDArray[np.float32]] = field(default_factory=list)  # (N,) mono
+    length: int = 0
+
+    @property
+    def end_s(self) -> float:
+        return self.start_s + self.length / self.rate_hz
+
+
+def downmix(channels: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np.float32]:
+    """(C, N) to (N,): a weighted mean, so that what is in [-1, 1] stays there (swresample's sum does not)."""
+    if len(channels) == 1:
+        return np.asarray(channels[0])
+    weights = np.array([WEIGHTS.get(name, 1.0) for name in names], dtype=np.float32)
+    if len(weights) != len(channels) or not weights.any():
+        weights = np.ones(len(channels), dtype=np.float32)
+    mixed: NDArray[np.float32] = (weights / weights.sum()) @ channels
+    return mixed
+
+
+def as_float(frame: av.AudioFrame) -> NDArray[np.float32]:
+    """(C, N) float32 in [-1, 1] of a frame of any sample format."""
+    samples: NDArray[Any] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, len(frame.layout.channels)).T
+    scaled: NDArray[np.float32] = samples.astype(np.float32, copy=False)
+    if samples.dtype == np.uint8:
+        scaled -= 128
+        scaled /= 128
+    elif samples.dtype.kind == "i":
+        scaled /= 2 ** (8 * samples.dtype.itemsize - 1)
+    return np.nan_to_num(scaled, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+
+
+class SoundTrack:
+    """Collects frames in any order of rates and holes, then gives the samples of one span.
+
+    Continuous over chunks: input is cut at the sample nearest to the span's start before it is resampled, with
+    `LEAD_S` of real sound before it where the chunk has it, so two chunks that overlap by a few packets join within
+    half an input sample (10 us at 48 kHz).
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[_Run] = []
+
+    def add(self, frame: av.AudioFrame, at_s: float | None) -> None:
+        """`at_s`: seconds of the first sample from the span's start; None continues where the last frame ended."""
+        mono = downmix(as_float(frame), tuple(channel.name for channel in frame.layout.channels))
+        run = self._runs[-1] if self._runs else None
+        if at_s is None:
+            at_s = run.end_s if run is not None else 0.0
+        if run is None or run.rate_hz != frame.sample_rate or abs(at_s - run.end_s) > JOIN_S:
+            run = _Run(start_s=at_s, rate_hz=frame.sample_rate)
+            self._runs.append(run)
+        run.pieces.append(mono)
+        run.length += len(mono)
+
+    def between(self, duration_ms: int) -> NDArray[np.float32] | None:
+        """The span's samples, (16 * duration_ms,) float32 in [-1, 1], silence where there is no sound; None
+        where it has none at all."""
+        out = np.zeros(duration_ms * SAMPLE_RATE_HZ // 1000, dtype=np.float32)
+        found = False
+        for run in self._runs:
+            skip = max(0, round((-LEAD_S - run.start_s) * run.rate_hz))
+            keep = round((duration_ms / 1000 + LEAD_S - run.start_s) * run.rate_hz)
+            piece = np.concatenate(run.pieces)[skip : max(skip, keep)]
+            if len(piece) == 0:
+                continue
+            at = round((run.start_s + skip / run.rate_hz) * SAMPLE_RATE_HZ)
+            samples = resample(piece, run.rate_hz)
+            first, last = max(0, at), min(len(out), at + len(samples))
+            if last > first:
+                out[first:last] = samples[first - at : last - at]
+                found = True
+        return np.clip(out, -1.0, 1.0, out=out) if found else None
+
+
+def resample(mono: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
+    """(N,) at `rate_hz` to (M,) at 16 kHz by swresample in float (alias -61 dB, -0.4 dB at 7 kHz)."""
+    if rate_hz == SAMPLE_RATE_HZ:
+        return mono
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono[np.newaxis]), format="fltp", layout="mono")
+    frame.sample_rate = rate_hz
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
+    pieces: list[NDArray[np.float32]] = [
+        np.asarray(out.to_ndarray()[0], dtype=np.float32) for part in (frame, None) for out in resampler.resample(part)
+    ]
+    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)

@@ -1,0 +1,162 @@
+"""The program of a decoding child: reads jobs from a socket, decodes, hands shared memory back. Run by decoder_pool.
+
+    python -m streamproc.adapters.decoder_child JOBS_FD LIFELINE_FD MEMORY_BYTES
+
+A job is one SOCK_SEQPACKET message, a `Job` as JSON with the media's memfd attached; the answer is an `Answer` as
+JSON with the memfds of pixels and samples attached. The child ends when the lifeline closes, that is when its
+parent is gone, whatever killed it: the kernel then sends SIGIO, whose default is to end the process, even in the
+middle of a decoder (PR_SET_PDEATHSIG would be tied to the parent's *thread* that forked).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import resource
+import signal
+import socket
+import sys
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from streamproc.adapters import av_media
+from streamproc.adapters.media_plan import MediaLimits
+from streamproc.core.span import Span
+from streamproc.errors import BadMessage, Reason
+
+MESSAGE_BYTES = 2**16
+F_SETSIG = 10
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the parent asks; the media lies in the attached memfd."""
+
+    size_bytes: int
+    span: Span
+    frame_interval_ms: int
+    max_frames: int
+    cpu_s: int
+    limits: MediaLimits
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the child found; memfds attached: pixels where there are frames, then samples where there is sound."""
+
+    reason: Reason | None = None
+    detail: str = ""
+    at_ms: tuple[int, ...] = ()
+    shape: tuple[int, int, int, int] = (0, 0, 0, 3)  # (F, H, W, C)
+    samples: int | None = None
+    codecs: tuple[str, ...] = ()
+    rss_bytes: int = 0
+    cpu_ms: float = 0.0
+
+
+class _Shared:
+    """numpy arrays in memfds of their own."""
+
+    def __init__(self) -> None:
+        self.fds: list[int] = []
+
+    def allocate(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[np.generic]:
+        size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        fd = os.memfd_create("decoded")
+        self.fds.append(fd)
+        os.ftruncate(fd, size)
+        return np.frombuffer(mmap.mmap(fd, size), dtype=dtype, count=int(np.prod(shape))).reshape(shape)
+
+    def close(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())
+
+
+def die_with(lifeline: int) -> None:
+    """Asks the kernel for SIGIO when the other end of this pipe is closed."""
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, F_SETSIG, 0)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        if os.read(lifeline, 1) == b"":  # it closed before we asked
+            sys.exit(0)
+    except BlockingIOError:
+        pass
+
+
+def rss_bytes() -> int:
+    """Memory of this process that is in RAM now."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * mmap.PAGESIZE
+
+
+def answer(job: Job, media: int) -> tuple[Answer, list[int]]:
+    """Decodes one job; the memfds are the caller's to close."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    before_s = used.ru_utime + used.ru_stime
+    # SIGXCPU ends the process at the soft limit, in whole seconds of its whole life.
+    resource.setrlimit(resource.RLIMIT_CPU, (int(before_s) + 1 + job.cpu_s, resource.RLIM_INFINITY))
+    shared = _Shared()
+    try:
+        with os.fdopen(media, "rb", buffering=0) as source:
+            clip = av_media.decode(
+                source,
+                size_bytes=job.size_bytes,
+                span=job.span,
+                frame_interval_ms=job.frame_interval_ms,
+                max_frames=job.max_frames,
+                limits=job.limits,
+                allocate=shared.allocate,
+            )
+        frames, waveform = clip.frames, clip.waveform
+        if waveform is not None:
+            shared.allocate(waveform.samples.shape, np.float32)[:] = waveform.samples
+        found = Answer(
+            at_ms=frames.at_ms,
+            shape=(len(frames.at_ms), *frames.pixels.shape[1:3], 3),
+            samples=None if waveform is None else len(waveform.samples),
+            codecs=clip.codecs,
+        )
+    except BadMessage as bad:
+        shared.close()
+        found = Answer(reason=bad.reason, detail=bad.detail[:500])
+    except MemoryError:
+        shared.close()
+        found = Answer(reason="media_limits", detail="needs more memory than a decoder may use")
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_ms = (used.ru_utime + used.ru_stime - before_s) * 1000
+    return msgspec.structs.replace(found, rss_bytes=rss_bytes(), cpu_ms=cpu_ms), shared.fds
+
+
+def serve(jobs: socket.socket) -> None:
+    """Answers until the other end closes."""
+    while True:
+        message, fds, _, _ = socket.recv_fds(jobs, MESSAGE_BYTES, 1)
+        if not message:
+            return
+        found, shared = answer(msgspec.json.decode(message, type=Job), fds[0])
+        try:
+            socket.send_fds(jobs, [msgspec.json.encode(found)], shared)
+        finally:
+            for fd in shared:
+                os.close(fd)
+
+
+def main(arguments: list[str]) -> None:
+    """Never returns while the parent lives and wants answers."""
+    jobs, lifeline, memory_bytes = (int(argument) for argument in arguments)
+    die_with(lifeline)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it closes the socket
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        mapped = int(statm.read().split()[0]) * mmap.PAGESIZE
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + memory_bytes, mapped + memory_bytes))
+    with socket.socket(fileno=jobs) as connection:
+        connection.send(b"ready")
+        serve(connection)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

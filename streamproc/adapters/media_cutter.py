@@ -1,0 +1,322 @@
+"""Any media to chunks that decode alone, cut on key frames, without re-encoding.
+
+**Sound is continuous over borders.** A decoder needs packets before the first one whose sound is right (AAC and
+AC-3 overlap with the packet before, Opus converges within 80 ms, MP3 borrows bits from earlier packets). So a chunk
+carries the audio packets of its own time and `AUDIO_LEAD_S` before and `AUDIO_TAIL_S` after it; the opener cuts what
+it decodes to the span. Cost: about 0.2 s of audio packets per chunk, 3 KB at 128 kbit/s.
+
+**Times inside a chunk** start at `BASE_S`: the first picture lies exactly there and sound relative to it, so that
+stream time = start_ms + (pts - BASE_S). `start_ms` is rounded to a millisecond; pictures move by that half a
+millisecond at most, sound does not move at all.
+
+**Open GOP.** Pictures that are shown before the key frame they follow need the chunk before; they are left out
+(two or three frames per border), which no other picture depends on.
+
+Container: MPEG-TS stays MPEG-TS, MP4 stays MP4 (display rotation lives in it), WebM and Matroska stay; anything else
+(FLV of RTMP, RTP of RTSP, AVI) becomes MPEG-TS where its codecs may, else Matroska. One picture and one sound track
+are carried. The same file gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+from av.packet import Packet
+
+from streamproc.adapters.media_plan import Timeline
+
+MIN_CHUNK_S: Final = 1.0
+MAX_CHUNK_S: Final = 10.0
+AUDIO_LEAD_S: Final = 0.12
+AUDIO_TAIL_S: Final = 0.06
+BASE_S: Final = 1
+"""Seconds at which a chunk's own clock starts: room for the sound before it and for decode times."""
+
+TICKS_HZ: Final = 90_000
+
+LATE_SOUND_S: Final = 1.5
+"""How far pictures may run ahead of the sound in the file before a chunk goes out without the rest of its sound."""
+
+MAX_PENDING_BYTES: Final = 256 * 2**20
+
+TS_CODECS: Final = frozenset({"h264", "hevc", "mpeg2video", "aac", "mp3", "mp2", "ac3", "eac3"})
+WEBM_CODECS: Final = frozenset({"vp8", "vp9", "av1", "opus", "vorbis"})
+CONTENT_TYPES: Final = {
+    "mpegts": "video/mp2t",
+    "mp4": "video/mp4",
+    "webm": "video/webm",
+    "matroska": "video/x-matroska",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """One chunk's bytes and its place in stream time."""
+
+    media: bytes
+    content_type: str
+    start_ms: int
+    duration_ms: int
+    last: bool  # the input ended here
+    reset: bool = False  # the input's clock was set anew before this chunk; stream time goes on as if it had not
+
+
+@dataclass(slots=True)
+class _Packet:
+    """A packet and its place, seconds from the first key frame of the input."""
+
+    packet: Packet[Any]
+    at_s: float
+    dts_s: float
+    duration_s: float
+    reset: bool = False
+
+
+@dataclass
+class _Pending:
+    """What was read and not yet cut off."""
+
+    pictures: list[_Packet] = field(default_factory=list)  # in decode order, from the key frame of the open chunk on
+    sound: deque[_Packet] = field(default_factory=deque)
+    size_bytes: int = 0
+    video_end_s: float = 0.0
+    audio_end_s: float = 0.0
+
+
+class MediaCutter:
+    """Cuts one open input. Iterate `chunks` once; it reads on as it is asked for more."""
+
+    def __init__(self, container: av.container.InputContainer, *, target_ms: int = 2_000) -> None:
+        """Raises ValueError where there is neither picture nor sound that can be carried."""
+        self._container = container
+        self._target_s = target_ms / 1000
+        pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        self._video = min(pictures, key=_preference, default=None)
+        self._audio = min(container.streams.audio, key=_preference, default=None)
+        if self._video is None and self._audio is None:
+            raise ValueError("holds neither picture nor sound")
+        self.format = self._container_for()
+        self._origin_s: float | None = None
+        self._start_s = 0.0
+        self._pending = _Pending()
+
+    def chunks(self) -> Iterator[Cut]:
+        """Chunks in order, without holes in time. Each waits for the key frame that ends it, and the last for the
+        end of the input. av.FFmpegError as soon as the input cannot be read on; what was cut before is good."""
+        pending = self._pending
+        for item, is_picture in self._packets():
+            pending.size_bytes += item.packet.size
+            if pending.size_bytes > MAX_PENDING_BYTES:
+                raise ValueError(f"over {MAX_PENDING_BYTES >> 20} MiB without a place to cut")
+            if is_picture:
+                pending.pictures.append(item)
+                pending.video_end_s = max(pending.video_end_s, item.at_s + item.duration_s)
+            else:
+                pending.sound.append(item)
+                pending.audio_end_s = max(pending.audio_end_s, item.at_s + item.duration_s)
+            while (end_s := self._next_cut_s()) is not None:
+                yield self._cut(end_s, last=False)
+        yield from self._rest()
+
+    # --- reading ---
+
+    def _packets(self) -> Iterator[tuple[_Packet, bool]]:
+        """Packets on one continuous clock that is 0 at the first key frame; nothing from before it."""
+        timeline = Timeline()
+        streams = [stream for stream in (self._video, self._audio) if stream is not None]
+        early: list[_Packet] = []  # sound read before the first key frame shows where 0 is
+        resets = 0
+        for packet in self._container.demux(*streams):
+            if packet.size == 0:
+                continue
+            time_base = float(packet.stream.time_base or packet.time_base)
+            is_picture = packet.stream is self._video or packet.stream_index == getattr(self._video, "index", -1)
+            dts, pts = packet.dts if packet.dts is not None else packet.pts, packet.pts
+            if dts is None:
+                continue
+            duration_s = (packet.duration or 0) * time_base
+            if is_picture and duration_s == 0 and self._video is not None:
+                duration_s = float(1 / (self._video.average_rate or 25))
+            offset_s = timeline.offset_s(packet.stream_index, dts * time_base, duration_s)
+            at_s = (dts if pts is None else pts) * time_base + offset_s
+            item = _Packet(packet, at_s, dts * time_base + offset_s, duration_s, reset=timeline.resets > resets)
+            resets = timeline.resets
+            if self._origin_s is None:
+                if is_picture or self._video is None:
+                    if not packet.is_keyframe:
+                        continue
+                    self._origin_s = at_s
+                    for sound in early:
+                        yield _moved(sound, -at_s), False
+                else:
+                    early.append(item)
+                    continue
+            yield _moved(item, -self._origin_s), is_picture
+
+    # --- where to cut ---
+
+    def _next_cut_s(self) -> float | None:
+        """Where the open chunk ends, once that is known and its sound is there."""
+        pending = self._pending
+        if self._video is None:
+            ready = pending.audio_end_s >= self._start_s + self._target_s + AUDIO_TAIL_S
+            return self._start_s + self._target_s if ready else None
+        limit_s = self._start_s + MAX_CHUNK_S
+        keys = [item.at_s for item in pending.pictures if item.packet.is_keyframe and item.at_s > self._start_s]
+        end_s = next((key for key in keys if key >= self._start_s + 0.9 * self._target_s), None)
+        if end_s is None and pending.video_end_s <= limit_s:
+            return None
+        if end_s is None or end_s > limit_s:  # key frames are rarer than a chunk may be long
+            early = [key for key in keys if self._start_s + MIN_CHUNK_S <= key <= limit_s]
+            end_s = early[-1] if early else limit_s
+        sound_waits = (
+            self._audio is not None
+            and pending.audio_end_s < end_s + AUDIO_TAIL_S
+            and pending.video_end_s < end_s + LATE_SOUND_S
+        )
+        return None if sound_waits else end_s
+
+    def _rest(self) -> Iterator[Cut]:
+        """What is left when the input has ended."""
+        pending = self._pending
+        if self._origin_s is None:
+            return
+        end_s = max(pending.video_end_s, min(pending.audio_end_s, pending.video_end_s + MAX_CHUNK_S))
+        if self._video is None:
+            end_s = pending.audio_end_s
+        while True:
+            keys = [item.at_s for item in pending.pictures if item.packet.is_keyframe]
+            due = [key for key in keys if key >= self._start_s + 0.9 * self._target_s]
+            limit_s = self._start_s + MAX_CHUNK_S
+            cut_s = min(due[0] if due else end_s, limit_s, end_s)
+            if self._video is None:
+                cut_s = min(self._start_s + self._target_s, end_s)
+            if round(cut_s * 1000) >= round(end_s * 1000):
+                break
+            yield self._cut(cut_s, last=False)
+        if round(end_s * 1000) > round(self._start_s * 1000):
+            yield self._cut(end_s, last=True)
+
+    def _cut(self, end_s: float, *, last: bool) -> Cut:
+        """Writes the open chunk, [start, end), and opens the next one."""
+        pending, start_s = self._pending, self._start_s
+        following = next(
+            (
+                index
+                for index, item in enumerate(pending.pictures)
+                if item.packet.is_keyframe and item.at_s >= end_s - 1e-6
+            ),
+            len(pending.pictures),
+        )
+        pictures = _without_leading([item for item in pending.pictures[:following] if item.at_s < end_s or last])
+        # A chunk cut for its length in the middle of a GOP leaves pictures that no chunk can decode.
+        pending.pictures = pending.pictures[following:]
+        sound = [
+            item
+            for item in pending.sound
+            if item.at_s + item.duration_s > start_s - AUDIO_LEAD_S and item.at_s < end_s + AUDIO_TAIL_S
+        ]
+        start_ms, end_ms = round(start_s * 1000), round(end_s * 1000)
+        media = self._mux(pictures, sound, start_s)
+        while pending.sound and pending.sound[0].at_s + pending.sound[0].duration_s < end_s - AUDIO_LEAD_S:
+            pending.sound.popleft()
+        pending.size_bytes = sum(item.packet.size for item in pending.pictures) + sum(
+            item.packet.size for item in pending.sound
+        )
+        self._start_s = end_s
+        return Cut(
+            media=media,
+            content_type=CONTENT_TYPES[self.format],
+            start_ms=start_ms,
+            duration_ms=end_ms - start_ms,
+            last=last,
+            reset=any(item.reset for item in pictures),
+        )
+
+    # --- writing ---
+
+    def _container_for(self) -> str:
+        """FFmpeg's name of the muxer that carries these codecs, the input's own where it can."""
+        names = {stream.codec_context.codec.canonical_name for stream in (self._video, self._audio) if stream}
+        input_format = self._container.format.name
+        if "mp4" in input_format:
+            return "mp4"
+        if "matroska" in input_format:
+            return "webm" if names <= WEBM_CODECS else "matroska"
+        if names <= TS_CODECS:
+            return "mpegts"
+        return "webm" if names <= WEBM_CODECS else "matroska"
+
+    def _mux(self, pictures: list[_Packet], sound: list[_Packet], start_s: float) -> bytes:
+        file = io.BytesIO()
+        options = {"fflags": "+bitexact"}
+        if self.format == "mpegts":
+            # One PAT and PMT at the start is all that a chunk needs; times are ours.
+            options |= {"mpegts_copyts": "1", "pat_period": "60"}
+        with av.open(file, "w", format=self.format, options=options) as output:
+            tracks = [(self._video, pictures), (self._audio, sound)]
+            # A chunk from the middle of a GOP that is too long has no picture track at all.
+            carried = [(stream, items) for stream, items in tracks if stream is not None and items]
+            if not carried:
+                carried = [(stream, items) for stream, items in tracks if stream is not None][-1:]
+            queue: list[tuple[float, Packet[Any]]] = []
+            for stream, items in carried:
+                theirs = output.add_stream_from_template(stream)
+                first_s = items[0].at_s if items and stream is self._video else start_s
+                extradata = stream.codec_context.extradata if stream is self._video else None
+                for item in items:
+                    data = bytes(item.packet)
+                    if item.packet.is_keyframe and extradata and self.format == "mpegts":
+                        data = with_parameter_sets(data, extradata, stream.codec_context.codec.canonical_name)
+                    queue.append((item.dts_s, _copy(item, data, theirs, first_s)))
+            for _, packet in sorted(queue, key=lambda entry: entry[0]):
+                output.mux_one(packet)
+        return file.getvalue()
+
+
+def _preference(stream: av.VideoStream | av.AudioStream) -> tuple[bool, int]:
+    """The track marked as default first, else the first."""
+    return not stream.disposition & av.stream.Disposition.default, stream.index
+
+
+def _moved(item: _Packet, by_s: float) -> _Packet:
+    return _Packet(item.packet, item.at_s + by_s, item.dts_s + by_s, item.duration_s, item.reset)
+
+
+def _without_leading(pictures: list[_Packet]) -> list[_Packet]:
+    """Without the pictures that follow the first key frame and are shown before it."""
+    return [item for item in pictures if item.at_s >= pictures[0].at_s - 1e-6]
+
+
+def _copy(item: _Packet, data: bytes, theirs: av.VideoStream | av.AudioStream, first_s: float) -> Packet[Any]:
+    """The packet again with the chunk's own times: the source's stay as they are for the chunk that shares it."""
+    packet: Packet[Any] = Packet(data)
+    packet.stream = theirs
+    packet.time_base = Fraction(1, TICKS_HZ)
+    packet.pts = round((item.at_s - first_s + BASE_S) * TICKS_HZ)
+    packet.dts = min(packet.pts, round((item.dts_s - first_s + BASE_S) * TICKS_HZ))
+    packet.duration = round(item.duration_s * TICKS_HZ)
+    packet.is_keyframe = item.packet.is_keyframe
+    return packet
+
+
+def with_parameter_sets(data: bytes, extradata: bytes, codec: str) -> bytes:
+    """A key frame that a decoder can start on: with the stream's parameter sets where it has none of its own.
+
+    Only for Annex B, the form inside MPEG-TS; where the input has another form its muxer adds them itself.
+    """
+    if not extradata.startswith((b"\x00\x00\x01", b"\x00\x00\x00\x01")):
+        return data
+    types = [match[1][0] for match in re.finditer(rb"\x00\x00\x01(.)", data[:4096], re.DOTALL)]
+    if codec == "h264" and all(kind & 0x1F != 7 for kind in types):
+        return extradata + data
+    if codec == "hevc" and all((kind >> 1) & 0x3F != 33 for kind in types):
+        return extradata + data
+    return data
