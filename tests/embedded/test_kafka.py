@@ -82,7 +82,7 @@ def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "topics").mkdir()
     (tmp_path / "topics" / "meta.properties").write_text("version=1\ncluster.id=x\nnode.id=7\n")
 
-    with pytest.raises(Unavailable, match=r"(?s)kafka\.log.*node\.id"):
+    with pytest.raises(Unavailable, match=r"(?s)kafka\.log.*node id 7"):
         EmbeddedKafka(tmp_path).start()
 
 
