@@ -1,0 +1,72 @@
+"""Pictures in and out: the packshots of pages, and the frames that people may look at."""
+
+import asyncio
+import io
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from streamproc.core.chunk import MediaRef
+from streamproc.errors import BadMessage
+
+MAX_PIXELS: Final = 40_000_000  # a packshot of 8000 x 5000
+LONGEST_SIDE: Final = 1024  # larger packshots are scaled down: towers take 224 to 260 px
+JPEG_QUALITY: Final = 80
+
+
+class Objects(Protocol):
+    """What is needed of an object store."""
+
+    async def read(self, uri: str) -> bytes: ...
+
+    async def put(self, content: bytes, *, content_type: str) -> MediaRef: ...
+
+
+class StoredPageImages:
+    """Images by absolute path or URI, from under the allowed prefixes of an object store."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def load(self, uri: str) -> NDArray[np.uint8]:
+        """(H, W, C) RGB, transparent parts on white. BadMessage: unusable_page, forbidden_reference. Raises
+        Unavailable for the store."""
+        absolute = uri if "://" in uri else f"file://{uri}"
+        try:
+            content = await self._objects.read(absolute)
+        except BadMessage as bad:
+            if bad.reason == "claim_expired":
+                raise BadMessage("unusable_page", f"there is no image at {uri}") from bad
+            raise
+        return await asyncio.to_thread(decode_image, content, uri)
+
+
+class StoredFrames:
+    """ports.FrameStore: JPEGs under their content address."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def keep(self, pixels: NDArray[np.uint8]) -> str:
+        """Stores one frame, (H, W, C) RGB, and returns `sha256:<hex>`. Raises Unavailable."""
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, "JPEG", quality=JPEG_QUALITY)
+        ref = await self._objects.put(out.getvalue(), content_type="image/jpeg")
+        return f"sha256:{ref.sha256}"
+
+
+def decode_image(content: bytes, name: str) -> NDArray[np.uint8]:
+    """(H, W, C) RGB, at most LONGEST_SIDE wide and high. BadMessage(unusable_page) for what is no picture."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadMessage("unusable_page", f"{name} has {image.width} x {image.height} pixels")
+            image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+            rgba = image.convert("RGBA")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadMessage("unusable_page", f"{name} is no picture: {error}") from error
+    ground: Any = Image.new("RGBA", rgba.size, "white")
+    ground.alpha_composite(rgba)
+    return np.asarray(ground.convert("RGB"))
