@@ -23,11 +23,12 @@ def to_json(message: Struct) -> bytes:
     checked when they are built, and a consumer must never be the first to find out."""
     check_bounds(message)  # before encoding, which writes NaN as null
     try:
-        value = _ENCODER.encode(message)
-    except UnicodeEncodeError as exc:
+        written = _ENCODER.encode(message)
+    except (UnicodeEncodeError, TypeError) as exc:  # a lone surrogate; a NumPy number
         raise BadMessage("invalid_field", f"{type(message).__name__}: {exc}") from exc
-    from_json(value, type(message))
-    return value
+    # Written from what a reader gets, so that equal values give equal bytes: a probability of int 1 would be `1` now
+    # and `1.0` when the message is read and written again.
+    return _ENCODER.encode(from_json(written, type(message)))
 
 
 def from_json(value: bytes, message_type: type[S]) -> S:
