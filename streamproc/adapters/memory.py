@@ -9,7 +9,7 @@ import structlog
 from streamproc import wire
 from streamproc.adapters.latest_by_key import LatestByKey
 from streamproc.adapters.memory_broker import MemoryBroker
-from streamproc.adapters.remembered import newest
+from streamproc.adapters.remembered import NewestStates
 from streamproc.adapters.stream_worker import StreamWorker, TopicPartition
 from streamproc.core.chunk import LiveChunk
 from streamproc.errors import BadMessage
@@ -39,7 +39,9 @@ class MemoryStateTopic:
 
     async def load(self, partition: int) -> dict[str, bytes]:
         """Latest value of every key; what a later record had overtaken is written again."""
-        found = newest(self._broker.partition_log(self._topic, partition))
+        found = NewestStates()
+        for record in self._broker.partition_log(self._topic, partition):
+            found.apply(record)
         for key in found.overtaken:
             await self.save(partition, key, found.values[key])
         return found.values

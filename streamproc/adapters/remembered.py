@@ -1,7 +1,5 @@
 """What a worker remembers of one key, as it stands in the agent's state topic."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
 import msgspec
@@ -58,34 +56,35 @@ def from_bytes(agent: AnyAgent, value: bytes) -> Remembered[Any]:
     return remembered
 
 
-@dataclass(frozen=True, kw_only=True)
-class Newest:
-    """What a state partition says, key by key."""
+class NewestStates:
+    """Fed with the records of a state partition in order: per key the one with the greatest `through` counts,
+    whatever came last, since a worker that lost the partition may have written after its successor.
 
-    values: dict[str, bytes]
-    overtaken: tuple[str, ...]  # keys whose last record is not the one that counts: to be written again
+    A tombstone forgets what came before it; a change of the input topic starts afresh.
+    """
 
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self._throughs: dict[str, _Through] = {}
+        self._overtaken: set[str] = set()
 
-def newest(records: Iterable[Record]) -> Newest:
-    """Per key the record with the greatest `through`, whatever came last: a worker that lost the partition may have
-    written after its successor. A tombstone forgets what came before it; a change of the input topic starts afresh."""
-    values: dict[str, bytes] = {}
-    throughs: dict[str, _Through] = {}
-    overtaken: dict[str, None] = {}
-    for record in records:
-        if record.key is None:
-            continue
-        key = record.key.decode()
+    def apply(self, record: Record) -> None:
+        """Raises msgspec.DecodeError (ValidationError) on what no agent of ours wrote."""
+        key = (record.key or b"").decode()
         if record.value is None:
-            values.pop(key, None)
-            throughs.pop(key, None)
-            overtaken.pop(key, None)
-            continue
+            self.values.pop(key, None)
+            self._throughs.pop(key, None)
+            self._overtaken.discard(key)
+            return
         found = msgspec.json.decode(record.value, type=_Through)
-        known = throughs.get(key)
+        known = self._throughs.get(key)
         if known is not None and known.topic == found.topic and found.through < known.through:
-            overtaken[key] = None
-            continue
-        values[key], throughs[key] = record.value, found
-        overtaken.pop(key, None)
-    return Newest(values=values, overtaken=tuple(overtaken))
+            self._overtaken.add(key)
+            return
+        self.values[key], self._throughs[key] = record.value, found
+        self._overtaken.discard(key)
+
+    @property
+    def overtaken(self) -> tuple[str, ...]:
+        """Keys whose last record is not the one that counts: to be written again."""
+        return tuple(sorted(self._overtaken))
