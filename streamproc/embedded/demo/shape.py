@@ -118,7 +118,8 @@ def wrinkles(u: NDArray[np.float32], v: NDArray[np.float32], rng: np.random.Gene
 def shine(side: NDArray[np.float32]) -> NDArray[np.float32]:
     """Two windows mirrored in a round thing, over its width from -1 to 1."""
     windows = np.exp(-(((side + 0.52) / 0.1) ** 2)) + 0.35 * np.exp(-(((side - 0.74) / 0.07) ** 2))
-    return windows.astype(np.float32)
+    light: NDArray[np.float32] = windows.astype(np.float32)
+    return light
 
 
 def lit(colour: NDArray[np.float32], light: NDArray[np.float32], shine: NDArray[np.float32]) -> NDArray[np.float32]:
