@@ -24,14 +24,19 @@ WEIGHTS: Final = {"LFE": 0.0, "LFE2": 0.0, "FC": 1.0, "FL": 1.0, "FR": 1.0, "BL"
 class _Run:
     """Sound without a hole, at one rate."""
 
-    start_s: float
     rate_hz: int
+    starts_s: list[float] = field(default_factory=list)  # where each stamped frame says that the run begins
     pieces: list[NDArray[np.float32]] = field(default_factory=list)  # (N,) mono
     length: int = 0
 
     @property
+    def start_s(self) -> float:
+        """The median of what its frames say: one stamp may be rounded to a millisecond, or be plainly wrong."""
+        return sorted(self.starts_s)[len(self.starts_s) // 2]
+
+    @property
     def end_s(self) -> float:
-        return self.start_s + self.length / self.rate_hz
+        return self.starts_s[-1] + self.length / self.rate_hz
 
 
 def downmix(channels: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np.float32]:
@@ -74,11 +79,13 @@ class SoundTrack:
         """`at_s`: seconds of the first sample from the span's start; None continues where the last frame ended."""
         mono = downmix(as_float(frame), tuple(channel.name for channel in frame.layout.channels))
         run = self._runs[-1] if self._runs else None
-        if at_s is None:
-            at_s = run.end_s if run is not None else 0.0
-        if run is None or run.rate_hz != frame.sample_rate or abs(at_s - run.end_s) > JOIN_S:
-            run = _Run(start_s=at_s, rate_hz=frame.sample_rate)
+        expected_s = run.end_s if run is not None else 0.0
+        if run is None or run.rate_hz != frame.sample_rate or (at_s is not None and abs(at_s - expected_s) > JOIN_S):
+            run = _Run(rate_hz=frame.sample_rate)
             self._runs.append(run)
+            at_s = expected_s if at_s is None else at_s
+        if at_s is not None:
+            run.starts_s.append(at_s - run.length / run.rate_hz)
         run.pieces.append(mono)
         run.length += len(mono)
 
@@ -88,12 +95,13 @@ class SoundTrack:
         out = np.zeros(duration_ms * SAMPLE_RATE_HZ // 1000, dtype=np.float32)
         found = False
         for run in self._runs:
-            skip = max(0, round((-LEAD_S - run.start_s) * run.rate_hz))
-            keep = round((duration_ms / 1000 + LEAD_S - run.start_s) * run.rate_hz)
+            start_s = run.start_s
+            skip = max(0, round((-LEAD_S - start_s) * run.rate_hz))
+            keep = round((duration_ms / 1000 + LEAD_S - start_s) * run.rate_hz)
             piece = np.concatenate(run.pieces)[skip : max(skip, keep)]
             if len(piece) == 0:
                 continue
-            at = round((run.start_s + skip / run.rate_hz) * SAMPLE_RATE_HZ)
+            at = round((start_s + skip / run.rate_hz) * SAMPLE_RATE_HZ)
             samples = resample(piece, run.rate_hz)
             first, last = max(0, at), min(len(out), at + len(samples))
             if last > first:

@@ -12,9 +12,9 @@ millisecond at most, sound does not move at all.
 **Open GOP.** Pictures that are shown before the key frame they follow need the chunk before; they are left out
 (two or three frames per border), which no other picture depends on.
 
-Container: MPEG-TS stays MPEG-TS, MP4 stays MP4 (display rotation lives in it), WebM and Matroska stay; anything else
-(FLV of RTMP, RTP of RTSP, AVI) becomes MPEG-TS where its codecs may, else Matroska. One picture and one sound track
-are carried. The same file gives the same bytes.
+Container: MP4 stays MP4 (display rotation lives in it); anything else becomes MPEG-TS where its codecs may live
+there, else MP4 (Opus, VP9, AV1, MJPEG), else WebM or Matroska, whose clock of 1 ms moves sound by as much at borders.
+One picture and one sound track are carried. The same file gives the same bytes.
 """
 
 from __future__ import annotations
@@ -44,9 +44,15 @@ TICKS_HZ: Final = 90_000
 LATE_SOUND_S: Final = 1.5
 """How far pictures may run ahead of the sound in the file before a chunk goes out without the rest of its sound."""
 
+STEP_S: Final = 0.04
+
+KEY_SLACK_S: Final = 0.02
+"""A key frame this much before the target is on it: stamps are rounded."""
+
 MAX_PENDING_BYTES: Final = 256 * 2**20
 
 TS_CODECS: Final = frozenset({"h264", "hevc", "mpeg2video", "aac", "mp3", "mp2", "ac3", "eac3"})
+MP4_CODECS: Final = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "mpeg4", "aac", "opus", "mp3", "ac3", "flac"})
 WEBM_CODECS: Final = frozenset({"vp8", "vp9", "av1", "opus", "vorbis"})
 CONTENT_TYPES: Final = {
     "mpegts": "video/mp2t",
@@ -77,6 +83,32 @@ class _Packet:
     dts_s: float
     duration_s: float
     reset: bool = False
+
+
+class _SoundClock:
+    """The time of each sound packet by counting samples, drawn slowly to its stamps.
+
+    Stamps may be rounded to a millisecond (Matroska, FLV): placed by them, chunks would not join. A clock that
+    drifts is followed within seconds; a step over `STEP_S` is a hole and is kept.
+    """
+
+    def __init__(self, stream: av.AudioStream | None) -> None:
+        context = None if stream is None else stream.codec_context
+        rate_hz = context.sample_rate if context is not None else 0
+        self._frame_s = context.frame_size / rate_hz if context is not None and rate_hz else 0.0
+        self._next_s = 0.0
+        self._count = 0
+
+    def smoothed_s(self, at_s: float, duration_s: float) -> float:
+        """Call once per packet, in order."""
+        if self._count == 0 or abs(at_s - self._next_s) > STEP_S:
+            self._count, self._next_s = 0, at_s
+        self._next_s += (at_s - self._next_s) * max(0.02, 1 / (self._count + 1))
+        self._count += 1
+        smoothed_s = self._next_s
+        exact = abs(self._frame_s - duration_s) < 0.002
+        self._next_s += self._frame_s if exact else duration_s
+        return smoothed_s
 
 
 @dataclass
@@ -130,6 +162,7 @@ class MediaCutter:
     def _packets(self) -> Iterator[tuple[_Packet, bool]]:
         """Packets on one continuous clock that is 0 at the first key frame; nothing from before it."""
         timeline = Timeline()
+        sound_clock = _SoundClock(self._audio)
         streams = [stream for stream in (self._video, self._audio) if stream is not None]
         early: list[_Packet] = []  # sound read before the first key frame shows where 0 is
         resets = 0
@@ -146,6 +179,8 @@ class MediaCutter:
                 duration_s = float(1 / (self._video.average_rate or 25))
             offset_s = timeline.offset_s(packet.stream_index, dts * time_base, duration_s)
             at_s = (dts if pts is None else pts) * time_base + offset_s
+            if not is_picture:
+                at_s = sound_clock.smoothed_s(at_s, duration_s)
             item = _Packet(packet, at_s, dts * time_base + offset_s, duration_s, reset=timeline.resets > resets)
             resets = timeline.resets
             if self._origin_s is None:
@@ -170,7 +205,7 @@ class MediaCutter:
             return self._start_s + self._target_s if ready else None
         limit_s = self._start_s + MAX_CHUNK_S
         keys = [item.at_s for item in pending.pictures if item.packet.is_keyframe and item.at_s > self._start_s]
-        end_s = next((key for key in keys if key >= self._start_s + 0.9 * self._target_s), None)
+        end_s = next((key for key in keys if key >= self._start_s + self._target_s - KEY_SLACK_S), None)
         if end_s is None and pending.video_end_s <= limit_s:
             return None
         if end_s is None or end_s > limit_s:  # key frames are rarer than a chunk may be long
@@ -193,7 +228,7 @@ class MediaCutter:
             end_s = pending.audio_end_s
         while True:
             keys = [item.at_s for item in pending.pictures if item.packet.is_keyframe]
-            due = [key for key in keys if key >= self._start_s + 0.9 * self._target_s]
+            due = [key for key in keys if key >= self._start_s + self._target_s - KEY_SLACK_S]
             limit_s = self._start_s + MAX_CHUNK_S
             cut_s = min(due[0] if due else end_s, limit_s, end_s)
             if self._video is None:
@@ -224,7 +259,7 @@ class MediaCutter:
             if item.at_s + item.duration_s > start_s - AUDIO_LEAD_S and item.at_s < end_s + AUDIO_TAIL_S
         ]
         start_ms, end_ms = round(start_s * 1000), round(end_s * 1000)
-        media = self._mux(pictures, sound, start_s)
+        media = self._mux(pictures, sound, start_ms / 1000)
         while pending.sound and pending.sound[0].at_s + pending.sound[0].duration_s < end_s - AUDIO_LEAD_S:
             pending.sound.popleft()
         pending.size_bytes = sum(item.packet.size for item in pending.pictures) + sum(
@@ -245,13 +280,10 @@ class MediaCutter:
     def _container_for(self) -> str:
         """FFmpeg's name of the muxer that carries these codecs, the input's own where it can."""
         names = {stream.codec_context.codec.canonical_name for stream in (self._video, self._audio) if stream}
-        input_format = self._container.format.name
-        if "mp4" in input_format:
-            return "mp4"
-        if "matroska" in input_format:
-            return "webm" if names <= WEBM_CODECS else "matroska"
-        if names <= TS_CODECS:
+        if names <= TS_CODECS and "mp4" not in self._container.format.name:
             return "mpegts"
+        if names <= MP4_CODECS:
+            return "mp4"
         return "webm" if names <= WEBM_CODECS else "matroska"
 
     def _mux(self, pictures: list[_Packet], sound: list[_Packet], start_s: float) -> bytes:
@@ -260,6 +292,9 @@ class MediaCutter:
         if self.format == "mpegts":
             # One PAT and PMT at the start is all that a chunk needs; times are ours.
             options |= {"mpegts_copyts": "1", "pat_period": "60"}
+        if self.format == "mp4":
+            # Edit lists place sound against pictures in this unit; the default of 1 ms would be heard at borders.
+            options |= {"movie_timescale": str(TICKS_HZ)}
         with av.open(file, "w", format=self.format, options=options) as output:
             tracks = [(self._video, pictures), (self._audio, sound)]
             # A chunk from the middle of a GOP that is too long has no picture track at all.
@@ -268,7 +303,9 @@ class MediaCutter:
                 carried = [(stream, items) for stream, items in tracks if stream is not None][-1:]
             queue: list[tuple[float, Packet[Any]]] = []
             for stream, items in carried:
-                theirs = output.add_stream_from_template(stream)
+                theirs = output.add_stream_from_template(
+                    stream, opaque=True
+                )  # AV1 is read by a decoder that cannot write
                 first_s = items[0].at_s if items and stream is self._video else start_s
                 extradata = stream.codec_context.extradata if stream is self._video else None
                 for item in items:

@@ -97,13 +97,17 @@ def choose_frames(
             continue
         in_time = [index for index in members if packets[index].at_s < end_s]
         wanted: list[int] = []
-        # A key frame up to a quarter of an interval early is cheaper than one fetched later from inside its GOP.
-        target_s = start_s if start_s >= next_s - interval_s / 4 else next_s
-        while target_s < end_s - interval_s / 4 or (not segments and not wanted):
+        target_s = next_s
+        nearer_key = number + 1 < len(gops) and end_s <= next_s
+        if start_s >= next_s - interval_s / 4 and not nearer_key:  # a little early is cheaper than from inside a GOP
+            wanted.append(key)
+            target_s = start_s + interval_s
+        while target_s < end_s - interval_s / 4:  # one that falls shortly before the next key frame is left to that
             best = min(in_time, key=lambda index: (abs(packets[index].at_s - target_s), index))
             if best not in wanted:
                 wanted.append(best)
-            next_s = target_s = max(target_s, packets[best].at_s) + interval_s
+            target_s = max(target_s, packets[best].at_s) + interval_s
+        next_s = target_s
         if wanted:
             segments.append(Segment(first=key, wanted=tuple(sorted(wanted))))
     return _at_most(segments, max_frames)
