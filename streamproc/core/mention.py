@@ -1,5 +1,7 @@
-"""The public event, and the fold of candidates into it."""
+"""The public event."""
 
+import hashlib
+import json
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -59,3 +61,9 @@ class ProductMention(Value, frozen=True, kw_only=True):
     quality: Quality = "full"
     release: ReleaseId
     shelf_version: int | None = None
+
+
+def mention_id_of(stream_id: str, broadcast_id: str, product_id: str, start_ms: int) -> str:
+    """The id of a mention, from what never changes: `start_ms` is that of its first revision."""
+    named = json.dumps([stream_id, broadcast_id, product_id, start_ms], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(named.encode()).hexdigest()[:32]

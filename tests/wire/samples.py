@@ -151,13 +151,17 @@ SAMPLES: Final[dict[str, Sample]] = {
                 SeenCandidates(
                     at_ms=6_000,
                     scores=(ProductScore(product_id="mug", page_id="page-mug", score=0.812345, probability=0.91),),
+                    off_shelf=0.03,
                 ),
             ),
             spoken=(
                 SpokenCandidates(
                     span=Span(start_ms=6_000, end_ms=7_200),
                     words=(MUG,),
-                    scores=(ProductScore(product_id="mug", page_id="page-mug", score=-0.25, probability=0.0),),
+                    scores=(
+                        ProductScore(product_id="mug", page_id="page-mug", score=-0.25, named=0.5, probability=0.25),
+                    ),
+                    off_shelf=0.125,
                 ),
             ),
             frames=(EvidenceFrame(at_ms=6_000, ref="sha256:" + "cd" * 32),),
