@@ -1,0 +1,322 @@
+"""Fine-tunes the image tower. The story: read, warm up the head, then step by step draw, embed, compare, learn."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from encoders.config import TrainingConfig
+from encoders.errors import TrainingStopped, WeightsRefused
+from encoders.grocery import Grocery, Photo, read_grocery, split_photos
+from encoders.losses import centroid_cross_entropy, page_cross_entropy, supervised_contrast
+from encoders.sampler import Draw, ProductSampler
+from encoders.views import Kept, Report, ViewCache, tensor, view_cache
+from encoders.vision import ImageTower, pretrained
+
+CHUNK = 16  # pages whose vectors are taken together
+WARM_BATCH = 256
+
+
+class Album(NamedTuple):
+    """Everything that training looks at. `labels` are ranks in the catalogue, `rows` say where in the cache."""
+
+    views: ViewCache
+    labels: Tensor  # int64 (N,)
+    rows: NDArray[np.int64]  # (N,), of each photo that is trained on its place in the views
+    keys: tuple[str, ...]
+
+
+class Run(NamedTuple):
+    """What a step reads and changes."""
+
+    tower: ImageTower
+    average: dict[str, Tensor]
+    optimiser: torch.optim.AdamW
+    bank: Tensor  # (P, dim), the newest vector of every page
+
+
+def train(
+    config: TrainingConfig, data: Path, out: Path, *, cache: Path | None = None, steps: int | None = None,
+    report: Report,
+) -> Path:
+    """Trains the tower of `config` on the data set and returns the file of weights (safetensors).
+
+    Writes OUT/warm.safetensors (before fine-tuning), checkpoints, OUT/losses.jsonl and OUT/image.safetensors.
+    A run that was cut short goes on where its last checkpoint was. `steps` stops it earlier than the schedule does.
+    Views are kept below `cache` (OUT/views), which several runs may share.
+    Raises DataRefused, WeightsRefused and TrainingStopped.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    grocery = read_grocery(data, config.data.split)
+    tower = new_tower(config)
+    views = view_cache(config, grocery, tower.backbone, cache or out / "views", report)
+    album = training_album(config, grocery, views)
+    also = _pages_only(config, grocery)
+    warm(config, tower, album, out / "warm.safetensors", report)
+    batch = config.batch
+    sampler = ProductSampler(
+        album.labels.tolist(), count=batch.products, each=batch.photos, hard=batch.hard, wide=batch.wide,
+        seed=config.seed, also=also,
+    )
+    run = begin(config, tower, album)
+    first = resume(out / "checkpoint.pt", run)
+    last = min(steps or config.optimiser.steps, config.optimiser.steps)
+    with (out / "losses.jsonl").open("a", encoding="utf-8") as log:
+        for step in range(first, last):
+            draw = sampler.draw(step, (run.bank @ run.bank.T).numpy())
+            terms = learn(config, run, album, draw, step)
+            if not all(math.isfinite(value) for value in terms.values()):
+                raise TrainingStopped(step, _save_batch(out, step, album, draw))
+            log.write(json.dumps({"step": step} | terms) + "\n")
+            log.flush()
+            report("train", step + 1, last, terms)
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == last:
+                checkpoint(out / "checkpoint.pt", run, step + 1)
+    weights = out / "image.safetensors"
+    _replace(weights, lambda path: save_file({k: v.contiguous() for k, v in run.average.items()}, path))
+    return weights
+
+
+def training_photos(config: TrainingConfig, grocery: Grocery) -> tuple[tuple[Photo, ...], tuple[Photo, ...]]:
+    """(trained on, held out) of the data set's photos; photos of unseen products are in neither."""
+    seen = [photo for photo in grocery.photos if photo.product_id not in config.data.unseen]
+    return split_photos(seen, holdout=config.data.holdout, fold=config.data.fold)
+
+
+def _pages_only(config: TrainingConfig, grocery: Grocery) -> list[int]:
+    """Ranks of the products that are learnt from their pages alone."""
+    label = grocery.label()
+    return [label[product] for product in config.data.unseen] if config.data.unseen_pages else []
+
+
+def training_album(config: TrainingConfig, grocery: Grocery, views: ViewCache) -> Album:
+    """The photos of the config's split and their views."""
+    label = grocery.label()
+    place = {photo.key: row for row, photo in enumerate(grocery.photos)}
+    photos, _ = training_photos(config, grocery)
+    return Album(
+        views=views,
+        labels=torch.tensor([label[photo.product_id] for photo in photos]),
+        rows=np.array([place[photo.key] for photo in photos]),
+        keys=tuple(photo.key for photo in photos),
+    )
+
+
+def new_tower(config: TrainingConfig) -> ImageTower:
+    """The pretrained backbone with a random head."""
+    torch.manual_seed(config.seed)
+    tower = ImageTower(config.vision.backbone, config.dim, drop_path=config.vision.drop_path)
+    tower.backbone.load_state_dict(pretrained(config.vision.backbone).state_dict())
+    return tower.to(memory_format=torch.channels_last).eval()
+
+
+def warm(config: TrainingConfig, tower: ImageTower, album: Album, path: Path, report: Report) -> None:
+    """Trains the head on frozen features; keeps the result in `path` for the next time."""
+    if path.exists():
+        tower.load_state_dict(load_file(path))
+        return
+    live = torch.cat([_features(config, tower, album.views.square[album.rows, view], report) for view in (0, 1)])
+    views = album.views.gallery
+    pages = torch.stack([_features(config, tower, views[:, view], report) for view in range(views.shape[1])])
+    head = [*tower.norm.parameters(), *tower.project.parameters()]
+    optimiser = torch.optim.AdamW(head, lr=config.optimiser.warm_rate, weight_decay=config.optimiser.weight_decay)
+    labels = album.labels.repeat(2)
+    products = torch.unique(labels)
+    generator = torch.Generator().manual_seed(config.seed)
+    share = 1.0 / torch.bincount(labels).clamp(min=1)[labels]
+    for step in range(config.optimiser.warm_steps):
+        rate = 0.5 * (1 + math.cos(math.pi * step / config.optimiser.warm_steps))
+        optimiser.param_groups[0]["lr"] = config.optimiser.warm_rate * max(rate, 0.02)
+        rows = torch.multinomial(share, WARM_BATCH, replacement=True, generator=generator)
+        view = torch.randint(len(pages), (len(products),), generator=generator)
+        page = tower.embed(pages[view, products])
+        gallery = torch.zeros(pages.shape[1], config.dim).index_copy(0, products, page)
+        loss = compare(config, tower.embed(live[rows]), labels[rows], page, products, gallery)["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        report("warm", step + 1, config.optimiser.warm_steps, {"loss": float(loss.detach())})
+    _replace(path, lambda new: save_file({k: v.contiguous() for k, v in tower.state_dict().items()}, new))
+
+
+@torch.no_grad()
+def _features(config: TrainingConfig, tower: ImageTower, kept: Kept, report: Report) -> Tensor:
+    """Pooled features (N, 1280) of trunk outputs (N, h, w, C)."""
+    tower.eval()
+    parts = []
+    for start in range(0, len(kept), CHUNK):
+        some = tensor(kept[start : start + CHUNK])
+        parts.append(tower.pool(tower.backbone.tail(some, config.vision.frozen_blocks)))
+        report("features", start + len(some), len(kept), {})
+    return torch.cat(parts)
+
+
+def page_vectors(config: TrainingConfig, tower: ImageTower, views: ViewCache) -> Tensor:
+    """The gallery, (P, dim): of each page the head of the mean features of its fixed views."""
+    tower.eval()
+    count = views.gallery.shape[1]
+    parts = [_features(config, tower, views.gallery[:, view], lambda *_: None) for view in range(count)]
+    with torch.no_grad():
+        return tower.embed(torch.stack(parts).mean(dim=0))
+
+
+def begin(config: TrainingConfig, tower: ImageTower, album: Album) -> Run:
+    """Freezes the trunk, gives every layer its rate, and fills the page bank."""
+    frozen = config.vision.frozen_blocks
+    blocks = list(tower.backbone.blocks)
+    for module in (tower.backbone.stem, *blocks[:frozen]):
+        module.requires_grad_(False)
+    rate, decay = config.optimiser.backbone_rate, config.optimiser.weight_decay
+    groups = []
+    for depth, block in enumerate(blocks[frozen:]):
+        scale = 0.5 + 0.5 * depth / max(1, len(blocks) - frozen - 1)
+        groups.append({"params": list(block.parameters()), "lr": rate * scale})
+    groups.append({"params": [*tower.backbone.head.parameters(), *tower.attention.parameters()], "lr": rate})
+    head = [*tower.norm.parameters(), *tower.project.parameters()]
+    groups.append({"params": head, "lr": config.optimiser.head_rate})
+    optimiser = torch.optim.AdamW(groups, betas=config.optimiser.betas, weight_decay=decay)
+    for group in optimiser.param_groups:
+        group["peak"] = group["lr"]
+    average = {name: value.detach().clone() for name, value in tower.state_dict().items()}
+    return Run(tower, average, optimiser, page_vectors(config, tower, album.views))
+
+
+def learn(config: TrainingConfig, run: Run, album: Album, draw: Draw, step: int) -> dict[str, float]:
+    """One step: the views, the loss, the gradient, the average. Returns the loss and its terms."""
+    rng = np.random.default_rng([config.seed, step, 1])
+    torch.manual_seed(config.seed * 1_000_003 + step)  # for drop-path
+    run.tower.train()
+    live, labels = _live_batch(config, album, draw, rng)
+    products = torch.from_numpy(draw.products)
+    shots = _some_views(album.views.page, draw.products, rng)
+    vectors, pages = _embed(config, run.tower, live), _embed(config, run.tower, shots)
+    gallery = run.bank.index_copy(0, products, pages)
+    terms = compare(config, vectors, labels, pages, products, gallery)
+    if not torch.isfinite(terms["loss"]):
+        return {name: float(value.detach()) for name, value in terms.items()}
+    _set_rates(config, run.optimiser, step)
+    run.optimiser.zero_grad(set_to_none=True)
+    terms["loss"].backward()
+    trained = [p for group in run.optimiser.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(trained, config.optimiser.clip)
+    run.optimiser.step()
+    run.bank[products] = pages.detach()
+    keep = min(config.optimiser.ema, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for name, value in run.tower.state_dict().items():
+            run.average[name].lerp_(value, 1 - keep)
+    return {name: float(value.detach()) for name, value in terms.items()} | {"gradient": float(norm)}
+
+
+def compare(
+    config: TrainingConfig, live: Tensor, labels: Tensor, pages: Tensor, products: Tensor, gallery: Tensor
+) -> dict[str, Tensor]:
+    """The loss and its terms: live (B, dim) with labels (B,), the step's pages (n, dim) of products (n,), and the
+    gallery (P, dim) of all pages."""
+    shape = config.loss
+    rank = torch.full((len(gallery),), -1)
+    rank[products] = torch.arange(len(products))
+    here = rank[labels]
+    present = torch.unique(here)
+    terms = {
+        "pages": page_cross_entropy(
+            live, gallery, labels, scale=shape.scale, margin=shape.margin, smoothing=shape.smoothing
+        ),
+        "centroid": centroid_cross_entropy(
+            pages[present], live, torch.searchsorted(present, here), scale=shape.scale
+        ),
+        "contrast": supervised_contrast(
+            torch.cat([live, pages]), torch.cat([labels, products]), temperature=shape.temperature
+        ),
+    }
+    loss = terms["pages"] + shape.centroid * terms["centroid"] + shape.contrast * terms["contrast"]
+    for prefix in shape.prefixes:
+        short_live, short_pages = (torch.nn.functional.normalize(v[:, :prefix], dim=-1) for v in (live, gallery))
+        short = page_cross_entropy(
+            short_live, short_pages, labels, scale=shape.scale, margin=shape.margin, smoothing=shape.smoothing
+        )
+        loss = loss + shape.prefix * short
+    return {"loss": loss} | terms
+
+
+def _live_batch(
+    config: TrainingConfig, album: Album, draw: Draw, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Views of the step's live pictures, real and made from packshots, and their labels."""
+    views = album.views
+    real = draw.photos[draw.photos >= 0].reshape(-1)
+    alone = draw.products[(draw.photos < 0).all(axis=1)]
+    made = np.concatenate([np.tile(draw.products, config.batch.synthetic), np.tile(alone, config.batch.photos - 1)])
+    photos, shots = (views.wide, views.shot_wide) if draw.wide else (views.square, views.shot_square)
+    pictures = [_some_views(photos, album.rows[real], rng), _some_views(shots, made, rng)]
+    return torch.cat(pictures), torch.cat([album.labels[torch.from_numpy(real)], torch.from_numpy(made)])
+
+
+def _some_views(kept: Kept, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    """One random view of each of these pictures."""
+    return tensor(kept[rows, rng.integers(kept.shape[1], size=len(rows))])
+
+
+def _embed(config: TrainingConfig, tower: ImageTower, trunk: Tensor) -> Tensor:
+    return tower.embed(tower.pool(tower.backbone.tail(trunk, config.vision.frozen_blocks)))
+
+
+def _set_rates(config: TrainingConfig, optimiser: torch.optim.AdamW, step: int) -> None:
+    rise, steps = config.optimiser.rise, config.optimiser.steps
+    part = max(0.0, (step - rise) / max(1, steps - rise))
+    factor = (step + 1) / rise if step < rise else 0.5 * (1 + math.cos(math.pi * part))
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * max(factor, 0.01)
+
+
+def checkpoint(path: Path, run: Run, step: int) -> None:
+    """Writes all that a run needs to go on exactly; whole or not at all."""
+    state = {
+        "step": step,
+        "tower": run.tower.state_dict(),
+        "average": run.average,
+        "optimiser": run.optimiser.state_dict(),
+        "bank": run.bank,
+    }
+    _replace(path, lambda new: torch.save(state, new))
+
+
+def resume(path: Path, run: Run) -> int:
+    """Takes a run up from its checkpoint and returns the step it is at; 0 if there is none. Raises WeightsRefused."""
+    if not path.exists():
+        return 0
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        run.tower.load_state_dict(state["tower"])
+        run.optimiser.load_state_dict(state["optimiser"])
+        for name, value in state["average"].items():
+            run.average[name].copy_(value)
+        run.bank.copy_(state["bank"])
+        return int(state["step"])
+    except (KeyError, RuntimeError, ValueError, EOFError) as error:
+        raise WeightsRefused(path, f"not a checkpoint of this config: {error}") from error
+
+
+def _save_batch(out: Path, step: int, album: Album, draw: Draw) -> Path:
+    path = out / f"stopped-{step}.json"
+    keys = [album.keys[photo] for photo in draw.photos.reshape(-1) if photo >= 0]
+    path.write_bytes(msgspec.json.encode({"step": step, "photos": keys, "products": draw.products.tolist()}))
+    return path
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    write(partial)
+    partial.replace(path)
