@@ -1,6 +1,7 @@
 """A small world for a StreamWorker: agents whose every fold shows, faults on demand, memory or Kafka below."""
 
 import asyncio
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -289,6 +290,7 @@ class KafkaWorld:
         self.client = client
         self.outbox = outbox
         self._datadir = datadir
+        self._prefix = uuid.uuid4().hex[:8]  # offsets of another test are not ours
 
     def states(self, topic: str) -> StateTopic:
         return KafkaStateTopic(self.client, topic, outbox=self.outbox)
@@ -298,9 +300,9 @@ class KafkaWorld:
             return tuple([r for n in range(PARTITIONS) async for r in read_to(consumer, KafkaPlace(topic, n))])
 
     async def run(self, worker: StreamWorker, *, group: str, topics: Sequence[str], stop: asyncio.Event) -> None:
-        await run_agent(
-            worker, topics=topics, client=self.client, group=group, datadir=self._datadir / group, stop=stop
-        )
+        group = f"{self._prefix}-{group}"
+        datadir = self._datadir / group
+        await run_agent(worker, topics=topics, client=self.client, group=group, datadir=datadir, stop=stop)
 
 
 READS = {"perceive": (LIVE_CHUNKS, SPEECH_STATE), "spot": (LIVE_CANDIDATES, SPOT_STATE)}
