@@ -52,28 +52,23 @@ class Studio:
         offsets = rng.integers(0, 64, (segment.frames, 2))
         room = self.room.tinted(warm)
         figure = self.figure.tinted(warm)
-        pose: Planes | None = None
+        size = (figure.y.width // 2 & ~1, figure.y.height // 2 & ~1)
+        centre = (figure.y.width / 2, figure.y.height / 2)
+        poses = [figure.warp(size, window(centre, size, scale=2.0, angle=0.01 * lean)) for lean in range(-3, 4)]
         for frame in range(segment.frames):
+            t = frame / FPS
             dx, dy, _ = camera.at(frame)
             left, top = (room.y.width - WIDTH) / 2 + dx * 24, (room.y.height - HEIGHT) / 2 + dy * 16
             canvas = room.crop(round(left), round(top), (WIDTH, HEIGHT))
-            if pose is None or frame % 2 == 0:  # it moves slowly enough for every other frame
-                t = frame / FPS
-                size = (figure.y.width // 2 & ~1, figure.y.height // 2 & ~1)
-                centre = (
-                    figure.y.width / 2 + 7 * math.sin(t * 1.3 + phase),
-                    figure.y.height / 2 + 5 * math.sin(t * 2.9),
-                )
-                pose = figure.warp(size, window(centre, size, scale=2.0, angle=0.03 * math.sin(t * 0.9 + phase)))
-            canvas.paste(
-                pose, int(WIDTH * stands - pose.y.width / 2 - dx * 18), HEIGHT - pose.y.height + 18 - int(dy * 12)
-            )
+            x = WIDTH * stands - size[0] / 2 - dx * 18 + 4 * math.sin(t * 1.3 + phase)
+            y = HEIGHT - size[1] + 18 - dy * 12 + 2 * math.sin(t * 2.9)
+            canvas.paste(poses[round(3 + 3 * math.sin(t * 0.9 + phase))], int(x), int(y))
             if held is not None:
                 held.paste(canvas, frame)
             canvas.paste(self.badge, 18, 16)
             gain = light + 0.04 * math.sin(2 * math.pi * tempo * frame / FPS + phase) - (0.13 if frame > lamp else 0)
-            y, x = offsets[frame]
-            yield canvas.i420(gain, self.grain[y : y + HEIGHT, x : x + WIDTH])
+            down, right = offsets[frame]
+            yield canvas.i420(gain, self.grain[down : down + HEIGHT, right : right + WIDTH])
 
     def _held(self, product: DemoProduct, stands: float, rng: np.random.Generator, frames: int) -> Held:
         picture = picture_of(product.product_id, turn=rng.uniform(-0.35, 0.35), seed=int(rng.integers(1 << 30)))
