@@ -13,11 +13,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from streamproc.core.calibration import Calibration
 from streamproc.core.catalog import ProductPage, Shelf
 from streamproc.core.chunk import LiveChunk, MediaRef
 from streamproc.core.clip import ClipFrames, ClipMedia, Waveform
 from streamproc.core.embedding import PageEmbedding, ReleaseId, Vector
 from streamproc.core.release import ReleaseActivation
+from streamproc.core.rule import MentionRule
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
 
@@ -275,6 +277,25 @@ class Releases(Protocol):
     def active(self) -> ReleaseActivation | None: ...
 
     def prepared(self) -> ReleaseActivation | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseFacts:
+    """What match uses of a release, as it stands in its release.json."""
+
+    release: ReleaseId
+    name: str
+    dim: int
+    calibration: Calibration
+    rule: MentionRule
+
+
+class ReleaseBook(Protocol):
+    """The releases that this worker has."""
+
+    def facts(self, release: ReleaseId) -> ReleaseFacts | None:
+        """None for one that is not here."""
+        ...
 
 
 class Clock(Protocol):

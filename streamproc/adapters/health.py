@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from streamproc.adapters.worker_limits import WorkerCounters
 from streamproc.errors import Misconfigured
 
 STUCK_AFTER_S: Final = 120.0  # longer than any deadline and back-off of one input
@@ -27,13 +28,8 @@ class Work(Protocol):
     @property
     def open_inputs(self) -> int: ...
 
-    @property
-    def served(self) -> int: ...
-
-    @property
-    def holding(self) -> dict[str, str]:
-        """Inputs that wait for the world, and for what: not stuck, but not ready."""
-        ...
+    counters: WorkerCounters
+    holding: dict[str, str]  # inputs that wait for the world, and for what: not stuck, but not ready
 
 
 @dataclass
@@ -49,8 +45,8 @@ class Progress:
     def alive(self) -> bool:
         """Asked by every probe; remembers when it last saw something move."""
         now_s = self.clock()
-        if self.work.served != self._served or self.work.open_inputs == 0 or self.work.holding:
-            self._served, self._since_s = self.work.served, now_s
+        if self.work.counters.served != self._served or self.work.open_inputs == 0 or self.work.holding:
+            self._served, self._since_s = self.work.counters.served, now_s
         return now_s - self._since_s < self.stuck_after_s
 
 

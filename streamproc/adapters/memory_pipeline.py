@@ -36,7 +36,7 @@ class Seat:
 
     agent: AnyAgent
     state_topic: str | None
-    stage: str
+    stage: str | None
 
 
 class MemoryPipeline:
@@ -47,13 +47,13 @@ class MemoryPipeline:
     ) -> None:
         self._broker = broker
         self._seats = seats
-        self._active = active
+        self.active = active
         self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def load(self, pages: Sequence[ProductPage], shelves: Sequence[Shelf]) -> tuple[str, ...]:
         """Activates the release, indexes the pages, makes the shelves known; a line per page that cannot be used."""
-        await self._broker.send(wire.encode(self._active, topic=RELEASES, key="active"))
+        await self._broker.send(wire.encode(self.active, topic=RELEASES, key="active"))
         indexing = self._runner("index", CATALOG_PAGES)
         running = self._running["index"] = asyncio.create_task(indexing.run(), name="index")
         for page in pages:

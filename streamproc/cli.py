@@ -1,0 +1,405 @@
+"""The verbs. Each parses, calls one function of wiring or a job, prints what it says, and exits:
+0 done, 1 the answer is no, 2 wrong use, 3 the world unavailable."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+
+from streamproc.adapters.logs import configure_logs
+from streamproc.errors import BadMessage, Misconfigured, Unavailable
+from streamproc.settings import Settings, read_settings
+from streamproc.wiring import commands as verbs
+from streamproc.wiring import show, workers, worlds
+
+T = TypeVar("T")
+
+DONE: Final = 0
+NO: Final = 1
+WRONG_USE: Final = 2
+UNAVAILABLE: Final = 3
+
+FORMAT = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def main() -> None:
+    """Runs the command line and exits with the code that says whose fault a failure is."""
+    try:
+        commands(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(WRONG_USE)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Misconfigured as error:
+        click.echo(f"streamproc: {error}", err=True)
+        sys.exit(WRONG_USE)
+    except Unavailable as error:
+        click.echo(f"streamproc: {error}", err=True)
+        sys.exit(UNAVAILABLE)
+    except BadMessage as error:
+        click.echo(f"streamproc: {error}", err=True)
+        sys.exit(NO)
+    except BrokenPipeError:  # the reader of our output has gone: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _settings(*, quiet: bool = False) -> Settings:
+    settings = read_settings(os.environ)
+    configure_logs(
+        level="warning" if quiet and settings.log_level == "info" else settings.log_level, form=settings.log_format
+    )
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def _figures(figures: object) -> None:
+    """The last line that machines read: one JSON object."""
+    click.echo(msgspec.json.encode(figures))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="streamproc")
+def commands() -> None:
+    """Says which product of the catalogue a live stream shows or speaks of, and from when to when.
+
+    Settings are environment variables that begin with STREAMPROC_ (`streamproc doctor` lists them).
+    """
+
+
+# --- the laptop world -------------------------------------------------------------------------------------------
+
+
+@commands.command()
+@click.option("--streams", default=1, show_default=True, type=click.IntRange(1, 8), help="Made streams side by side.")
+@click.option("--seconds", default=60, show_default=True, type=click.IntRange(20, 3600), help="Length of each.")
+@click.option("--seed", default=1, show_default=True, help="Of the made catalogue and streams.")
+@FORMAT
+def demo(streams: int, seconds: int, seed: int, form: str) -> None:
+    """Embedded Kafka and Milvus Lite, made streams and catalogue, mentions as they happen, a summary.
+
+    Example: streamproc demo --seconds 60
+    """
+    settings = _settings(quiet=True)
+    summary = show.demo(settings, streams=streams, seconds=seconds, seed=seed, say=click.echo)
+    if form == "json":
+        _figures(summary)
+    sys.exit(DONE if summary.good else NO)
+
+
+@commands.command()
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Kept between runs; default: the cache.")
+def up(data: Path | None) -> None:
+    """The demo's world kept running for use; prints its addresses as settings. Ctrl-C ends it.
+
+    Example: streamproc up
+    """
+    worlds.up(_settings(quiet=True), data_dir=data, say=click.echo)
+
+
+@commands.command()
+@click.argument("files", nargs=-1, required=True, type=EXISTING_FILE)
+@click.option("--pages", required=True, type=EXISTING_FILE, help="The catalogue, pages.jsonl.")
+@click.option("--shelves", type=EXISTING_FILE, help="What each stream may report, shelves.jsonl; default: everything.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The mention log.")
+@click.option("--through", type=click.Choice(["memory", "kafka"]), default="memory", show_default=True)
+@click.option("--release", type=click.Path(exists=True, file_okay=False), help="A release folder; default: lite.")
+@click.option("--record", type=click.Path(file_okay=False, path_type=Path), help="Also keep clips and candidates here.")
+@click.option("--without", type=click.Choice(["audio", "video"]), help="Leave one side out, to see what it gives.")
+@FORMAT
+def recognise(
+    files: tuple[Path, ...],
+    pages: Path,
+    shelves: Path | None,
+    out: Path,
+    through: str,
+    release: str | None,
+    record: Path | None,
+    without: str | None,
+    form: str,
+) -> None:
+    """The whole pipeline over files, as fast as it goes.
+
+    Example: streamproc recognise streams/*.ts --pages pages.jsonl --shelves shelves.jsonl --out mentions.jsonl
+    """
+    settings = _settings(quiet=True)
+    if release is not None:
+        settings = msgspec.structs.replace(settings, release_dir=release)
+    figures = worlds.recognise(
+        settings, files, pages=pages, shelves=shelves, out=out, through=through, record=record, without=without,
+        warn=lambda line: click.echo(line, err=True),
+    )  # fmt: skip
+    if form == "json":
+        _figures(figures)
+    else:
+        click.echo(figures.told())
+
+
+@commands.command()
+@click.argument("agents", nargs=-1, required=True)
+def run(agents: tuple[str, ...]) -> None:
+    """Production workers: perceive, match, spot, index; several names run side by side, a process each.
+
+    Example: streamproc run perceive
+    """
+    sys.exit(workers.run(_settings(), agents))
+
+
+@commands.command()
+@click.argument("source")
+@click.option("--stream", "stream_id", required=True, help="The stream id to write under.")
+@click.option("--shop", "shop_id", help="The shop that the stream belongs to.")
+@click.option("--realtime", is_flag=True, help="Pace a file as if it were live.")
+def ingest(source: str, stream_id: str, shop_id: str | None, realtime: bool) -> None:
+    """A file, HLS, RTMP, RTSP or SRT source to live.chunks, cut on key frames without re-encoding.
+
+    Example: streamproc ingest show.mp4 --stream room-7 --realtime
+    """
+    chunks = _run(verbs.ingest(_settings(), source, stream_id=stream_id, shop_id=shop_id, realtime=realtime))
+    click.echo(f"{stream_id}: {chunks} chunks")
+
+
+# --- catalogue, shelves, mentions -------------------------------------------------------------------------------
+
+
+@commands.group()
+def catalog() -> None:
+    """The product pages."""
+
+
+@catalog.command("load")
+@click.argument("pages", type=EXISTING_FILE)
+def catalog_load(pages: Path) -> None:
+    """Publishes pages.jsonl; a wrong row is a clear line, the rest loads.
+
+    Example: streamproc catalog load pages.jsonl
+    """
+    count, faults = _run(verbs.load_catalog(_settings(quiet=True), pages))
+    _tell_loaded("pages", count, faults)
+
+
+@commands.group()
+def shelf() -> None:
+    """What a room sells: what may be reported in its stream."""
+
+
+@shelf.command("set")
+@click.argument("stream_id")
+@click.argument("product_ids", nargs=-1)
+def shelf_set(stream_id: str, product_ids: tuple[str, ...]) -> None:
+    """Replaces a room's shelf.
+
+    Example: streamproc shelf set room-7 mug-1 mug-2
+    """
+    version = _run(verbs.set_shelf(_settings(quiet=True), stream_id, product_ids))
+    click.echo(f"{stream_id}: {len(product_ids)} products, version {version}")
+
+
+@shelf.command("load")
+@click.argument("shelves", type=EXISTING_FILE)
+def shelf_load(shelves: Path) -> None:
+    """Publishes shelves.jsonl; an unknown product is a clear line, the rest loads.
+
+    Example: streamproc shelf load shelves.jsonl
+    """
+    count, faults = _run(verbs.load_shelves(_settings(quiet=True), shelves))
+    _tell_loaded("shelves", count, faults)
+
+
+def _tell_loaded(noun: str, count: int, faults: tuple[str, ...]) -> None:
+    for fault in faults:
+        click.echo(fault, err=True)
+    click.echo(f"{count} {noun} loaded, {len(faults)} faults")
+    if not count and faults:
+        sys.exit(NO)
+
+
+@commands.group()
+def mentions() -> None:
+    """The public events."""
+
+
+@mentions.command("tail")
+@click.option("--from", "since", type=click.DateTime(), help="Broker time (UTC); default: from now on.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--once", is_flag=True, help="Stop at the end instead of waiting for more.")
+def mentions_tail(since: datetime | None, form: str, once: bool) -> None:
+    """Prints mentions as they come.
+
+    Example: streamproc mentions tail --from 2026-11-22 --format json
+    """
+    _run(verbs.tail(_settings(quiet=True), since=since, form=form, follow=not once, say=click.echo))
+
+
+# --- topics, picture, health ------------------------------------------------------------------------------------
+
+
+@commands.group()
+def topics() -> None:
+    """The topics of topology.yaml on the broker."""
+
+
+@topics.command("apply")
+@click.option(
+    "--partitions", type=click.IntRange(1, 4096), help="Of every keyed topic; default: as topology.yaml says."
+)
+@click.option("--replication", type=click.IntRange(1, 9), help="Default: 3, or as many as there are brokers.")
+def topics_apply(partitions: int | None, replication: int | None) -> None:
+    """Creates what is missing and changes settings; refuses a change of partitions.
+
+    Example: streamproc topics apply --partitions 16
+    """
+    for line in _run(verbs.apply_topics(_settings(quiet=True), partitions=partitions, replication=replication)):
+        click.echo(line)
+
+
+@topics.command("diff")
+@click.option("--partitions", type=click.IntRange(1, 4096))
+@click.option("--replication", type=click.IntRange(1, 9))
+def topics_diff(partitions: int | None, replication: int | None) -> None:
+    """What `apply` would do; exit code 1 where there is something.
+
+    Example: streamproc topics diff
+    """
+    lines = _run(verbs.diff_topics(_settings(quiet=True), partitions=partitions, replication=replication))
+    for line in lines:
+        click.echo(line)
+    sys.exit(NO if lines else DONE)
+
+
+@commands.command()
+def check() -> None:
+    """Is topology.yaml true? Prints each problem; exit code 1 where there is one.
+
+    Example: streamproc check
+    """
+    problems = verbs.problems()
+    for problem in problems:
+        click.echo(problem)
+    click.echo(f"{len(problems)} problems" if problems else "the topology is whole")
+    sys.exit(NO if problems else DONE)
+
+
+@commands.command()
+@click.option("--format", "form", type=click.Choice(["text", "mermaid"]), default="text", show_default=True)
+@click.option("--write", type=click.Path(dir_okay=False, path_type=Path), help="Redraw the picture in this page.")
+def graph(form: str, write: Path | None) -> None:
+    """The picture of agents and topics.
+
+    Example: streamproc graph --write README.md
+    """
+    if write is not None:
+        write.write_text(verbs.redrawn(write.read_text()))
+    else:
+        click.echo(verbs.drawn(form))
+
+
+@commands.command()
+@FORMAT
+def doctor(form: str) -> None:
+    """What is set, installed and reachable, and what to do where something is not.
+
+    Example: streamproc doctor
+    """
+    report = _run(verbs.doctor(os.environ))
+    if form == "json":
+        _figures(report)
+    else:
+        click.echo(report.told())
+    sys.exit(DONE if report.good else NO)
+
+
+# --- releases and replay ----------------------------------------------------------------------------------------
+
+
+@commands.group()
+def release() -> None:
+    """Tower releases: encoder and index swap as one."""
+
+
+@release.command("prepare")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("collection")
+def release_prepare(folder: Path, collection: str) -> None:
+    """Announces a release and its collection, so that workers load it; refuses a pair that does not match.
+
+    Example: streamproc release prepare releases/lite pages_0123456789ab_1
+    """
+    click.echo(_run(verbs.prepare_release(_settings(quiet=True), folder, collection)))
+
+
+@release.command("activate")
+def release_activate() -> None:
+    """Makes the prepared release the active one, at each stream's next chunk.
+
+    Example: streamproc release activate
+    """
+    click.echo(_run(verbs.activate_release(_settings(quiet=True))))
+
+
+@release.command("status")
+def release_status() -> None:
+    """The active and the prepared release, and what the workers say of them.
+
+    Example: streamproc release status
+    """
+    for line in _run(verbs.release_status(_settings(quiet=True))):
+        click.echo(line)
+
+
+@commands.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--build", default=1, show_default=True, help="Number in the collection's name.")
+def reindex(folder: Path, build: int) -> None:
+    """Builds the collection of a release from catalog.pages, beside the one in use.
+
+    Example: streamproc reindex releases/lite --build 2
+    """
+    report = _run(verbs.reindex(_settings(quiet=True), folder, build=build))
+    for fault in report.faults:
+        click.echo(fault, err=True)
+    click.echo(report.told())
+
+
+@commands.command()
+@click.option("--level", type=click.Choice(["candidates"]), default="candidates", show_default=True)
+@click.option("--from", "since", type=click.DateTime(), help="Broker time (UTC); default: from the beginning.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the replayed mentions here.")
+@FORMAT
+def replay(level: str, since: datetime | None, out: Path | None, form: str) -> None:
+    """Folds live.candidates again and compares with what was emitted, byte by byte; exit code 1 where they differ.
+
+    Example: streamproc replay --level candidates
+    """
+    del level
+    report = _run(verbs.replay(_settings(quiet=True), since=since, out=out))
+    if form == "json":
+        _figures(report)
+    else:
+        click.echo(report.told())
+    sys.exit(DONE if report.equal else NO)
+
+
+@commands.group("dead-letters")
+def dead_letters() -> None:
+    """What was set aside."""
+
+
+@dead_letters.command("list")
+def dead_letters_list() -> None:
+    """A line per dead letter: reason, where it was, detail.
+
+    Example: streamproc dead-letters list
+    """
+    for line in _run(verbs.list_dead_letters(_settings(quiet=True))):
+        click.echo(line)

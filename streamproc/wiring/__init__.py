@@ -1,0 +1,1 @@
+"""The only place where classes meet: settings in, running things out."""

@@ -1,0 +1,186 @@
+"""What the agents are built of."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+import numpy as np
+from msgspec import Struct
+
+from streamproc.adapters.milvus_index import MilvusIndex
+from streamproc.adapters.object_store import FsspecObjectStore
+from streamproc.adapters.release_folders import ReleaseFolders
+from streamproc.agents.index import Index, IndexState
+from streamproc.agents.match import Match, MatchState
+from streamproc.agents.perceive import Perceive, SpeechState
+from streamproc.agents.spot import Spot
+from streamproc.core.clip import ClipFrames, ClipMedia, Waveform
+from streamproc.core.embedding import ReleaseId
+from streamproc.core.span import Span
+from streamproc.core.spotting import StreamMentions
+from streamproc.core.transcript import Utterance
+from streamproc.errors import Unavailable
+from streamproc.ports import (
+    ChunkHistory,
+    ClipEncoder,
+    MediaOpener,
+    PageEncoder,
+    ProductIndex,
+    Releases,
+    Shelves,
+    Transcriber,
+)
+from streamproc.settings import Settings
+
+REGISTRY: Final[Mapping[str, type[Struct]]] = {
+    Perceive.name: SpeechState,
+    Match.name: MatchState,
+    Spot.name: StreamMentions,
+    Index.name: IndexState,
+}
+"""Every agent by name, with the state that it keeps."""
+
+STAGE: Final = {"perceive": "embedded", "match": "matched", "spot": "emitted", "index": None}
+"""Which time of an event's clock an agent sets."""
+
+
+class SystemClock:
+    """ports.Clock."""
+
+    def now(self) -> datetime:
+        """UTC."""
+        return datetime.now(UTC)
+
+
+class LoadedEncoder(ClipEncoder, PageEncoder, Protocol):
+    """Both sides of a release."""
+
+
+class LoadedEncoders:
+    """The towers of every release at hand, loaded at start; which one is used is what the releases topic says."""
+
+    def __init__(self, encoders: Mapping[ReleaseId, LoadedEncoder], releases: Releases) -> None:
+        self._encoders = encoders
+        self._releases = releases
+
+    def active(self) -> ClipEncoder:
+        """The live tower of the active release. Unavailable where none is active, or its files are not here."""
+        active = self._releases.active()
+        if active is None:
+            raise Unavailable("releases", "no release is active: `streamproc release activate` names one")
+        encoder = self._encoders.get(active.release)
+        if encoder is None:
+            raise Unavailable("releases", f"{active.release} is active, and not among those in STREAMPROC_RELEASE_DIR")
+        return encoder
+
+    def of(self, release: str) -> PageEncoder | None:
+        """The page tower of a release, None where it is not here."""
+        return self._encoders.get(release)
+
+
+class NoSpeech:
+    """ports.Transcriber where speech is off: nobody says anything."""
+
+    def __init__(self) -> None:
+        self.engine = {"speech": "off"}
+
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
+        """None."""
+        del waveform, span, language
+        return None
+
+
+class OneSided:
+    """A MediaOpener that leaves sound or pictures out, to see what the other gives."""
+
+    def __init__(self, opener: MediaOpener, *, without: str) -> None:
+        self._opener = opener
+        self._without = without
+
+    async def open(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> ClipMedia:
+        """What the opener gives, without the one side."""
+        opened = await self._opener.open(media, span=span, frame_interval_ms=frame_interval_ms, max_frames=max_frames)
+        if self._without == "audio":
+            return ClipMedia(frames=opened.frames, waveform=None, codecs=opened.codecs)
+        nothing = ClipFrames(pixels=np.zeros((0, 1, 1, 3), np.uint8), at_ms=())
+        return ClipMedia(frames=nothing, waveform=opened.waveform, codecs=opened.codecs)
+
+
+def object_store(settings: Settings) -> FsspecObjectStore:
+    """Large chunks, evidence frames, page images."""
+    return FsspecObjectStore(settings.object_store_url, allowed_prefixes=settings.media_prefixes)
+
+
+async def milvus(settings: Settings) -> MilvusIndex:
+    """The index that the settings name. Raises Unavailable naming the setting."""
+    return await asyncio.to_thread(MilvusIndex, settings.milvus_uri, token=settings.milvus_token)
+
+
+def load_towers(
+    settings: Settings, folders: ReleaseFolders, objects: FsspecObjectStore
+) -> dict[ReleaseId, LoadedEncoder]:
+    """The towers of every release at hand. Raises Misconfigured where a file was changed."""
+    from streamproc.adapters.cope_encoder import load_encoder
+    from streamproc.adapters.page_images import StoredPageImages
+
+    images = StoredPageImages(objects)
+    return {
+        facts.release: load_encoder(
+            str(folders.folder(facts.release)), images, device=settings.device, threads=settings.threads
+        )
+        for facts in folders.all()
+    }
+
+
+def load_transcriber(settings: Settings) -> Transcriber:
+    """The speech backend that the settings name. Raises Misconfigured where its weights are missing."""
+    if settings.speech == "off":
+        return NoSpeech()
+    if settings.speech == "whisper":
+        from streamproc.adapters.whisper_speech import WhisperSpeech
+
+        return WhisperSpeech(settings.speech_model or None, cache=settings.cache_dir)
+    from streamproc.adapters.ct2_speech import Ct2Speech
+
+    return Ct2Speech(settings.speech_model or None, cache=settings.cache_dir)
+
+
+@asynccontextmanager
+async def perceiving(
+    settings: Settings,
+    *,
+    encoders: LoadedEncoders,
+    history: ChunkHistory,
+    objects: FsspecObjectStore,
+    without: str | None = None,
+) -> AsyncIterator[Perceive]:
+    """The agent that opens media, with its decoding children and its models."""
+    from streamproc.adapters.decoder_pool import DecoderPool
+    from streamproc.adapters.page_images import StoredFrames
+    from streamproc.adapters.voice_activity import SileroVoiceActivity
+
+    transcriber = await asyncio.to_thread(load_transcriber, settings)
+    async with DecoderPool(children=settings.decoders) as pool:
+        opener: MediaOpener = pool if without is None else OneSided(pool, without=without)
+        yield Perceive(
+            opener=opener,
+            objects=objects,
+            voice=SileroVoiceActivity(),
+            transcriber=transcriber,
+            encoders=encoders,
+            history=history,
+            evidence=StoredFrames(objects),
+            frame_interval_ms=settings.frame_interval_ms,
+        )
+
+
+def matching(index: ProductIndex, shelves: Shelves, releases: Releases, folders: ReleaseFolders) -> Match:
+    """The agent that ranks."""
+    return Match(index=index, shelves=shelves, releases=releases, book=folders, clock=SystemClock())
+
+
+def spotting() -> Spot:
+    """The agent that decides."""
+    return Spot()
