@@ -32,8 +32,10 @@ from streamproc.topics import (
     DEAD_LETTERS,
     LIVE_CANDIDATES,
     LIVE_CHUNKS,
+    LIVE_SHELVES,
     LIVE_STATUS,
     LIVE_TRANSCRIPTS,
+    RELEASES,
     SPEECH_STATE,
     SPOT_STATE,
 )
@@ -265,7 +267,7 @@ class World(Protocol):
 
 class MemoryWorld:
     def __init__(self) -> None:
-        self.broker = MemoryBroker(clock=FixedClock(), partitions=PARTITIONS, max_lag=10_000)
+        self.broker = MemoryBroker(clock=FixedClock(), partitions=PARTITIONS, single=(), max_lag=10_000)
         self.outbox: Outbox = MemoryOutbox(self.broker)
 
     def states(self, topic: str) -> StateTopic:
@@ -310,8 +312,10 @@ ALL_TOPICS = (
     DEAD_LETTERS,
     LIVE_CANDIDATES,
     LIVE_CHUNKS,
+    LIVE_SHELVES,
     LIVE_STATUS,
     LIVE_TRANSCRIPTS,
+    RELEASES,
     SPEECH_STATE,
     SPOT_STATE,
 )

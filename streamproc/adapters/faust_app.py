@@ -18,7 +18,7 @@ from faust.types import TP, EventT, StreamT
 from faust.types.tuples import Message, ack_lock
 from mode.utils.futures import notify
 
-from streamproc.adapters.kafka_client import LARGEST_REQUEST_BYTES, SETTING, KafkaClient
+from streamproc.adapters.kafka_client import FETCH_BYTES, LARGEST_REQUEST_BYTES, SETTING, KafkaClient, kafka_errors
 from streamproc.adapters.stream_worker import StreamWorker, TopicPartition
 from streamproc.errors import Misconfigured
 from streamproc.ports import Record
@@ -193,7 +193,7 @@ def build_app(
         broker_session_timeout=30.0,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=instance or "",
-        consumer_max_fetch_size=2 * 1024 * 1024,
+        consumer_max_fetch_size=FETCH_BYTES,
         datadir=datadir,
         producer_acks=-1,
         producer_max_request_size=LARGEST_REQUEST_BYTES,
@@ -262,7 +262,8 @@ async def run_agent(
     if worker.failure is not None:
         raise worker.failure
     if isinstance(app.crash_reason, Exception):
-        raise app.crash_reason
+        with kafka_errors(client.broker):
+            raise app.crash_reason
     for task in watched:
         if not task.cancelled() and isinstance(failure := task.result(), Exception):
             raise failure

@@ -14,6 +14,7 @@ from aiokafka.errors import (
     ProducerClosed,
 )
 
+from streamproc.adapters.kafka_admin import KafkaAdmin
 from streamproc.errors import Misconfigured, Unavailable
 from streamproc.ports import Record
 
@@ -66,12 +67,11 @@ class KafkaClient:
 
     async def partitions(self, topics: tuple[str, ...]) -> dict[str, int]:
         """How many each topic has. Raises Unavailable; Misconfigured where one is not there."""
-        async with self.consumer() as consumer:
-            there = await consumer.topics()
-            missing = sorted(set(topics) - there)
-            if missing:
-                raise Misconfigured("topics", f"not on the broker: {', '.join(missing)}; `streamproc topics apply`")
-            return {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in topics}
+        async with KafkaAdmin(self.broker, security=self.security) as admin:
+            there = await admin.partitions()
+        if missing := sorted(set(topics) - set(there)):
+            raise Misconfigured("topics", f"not on the broker: {', '.join(missing)}; `streamproc topics apply`")
+        return {topic: there[topic] for topic in topics}
 
 
 @contextmanager
