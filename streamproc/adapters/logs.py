@@ -34,4 +34,4 @@ def configure_logs(*, level: str, form: str, stream: TextIO | None = None) -> No
     )
     logging.basicConfig(level=logging.WARNING, stream=out, format="%(levelname)s %(name)s %(message)s")
     for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR if level != "debug" else logging.INFO)
+        logging.getLogger(name).setLevel(logging.CRITICAL if level != "debug" else logging.INFO)

@@ -7,31 +7,14 @@ from streamproc.errors import Misconfigured
 from streamproc.topology.check import problems, refuse
 from streamproc.topology.model import Topology, load, parse
 from streamproc.wire.registry import KEY_FIELD
+from streamproc.wiring.engines import REGISTRY
 from tests.topology.test_model import TEXT
 
 
-class SpeechState(Struct):
-    language: str
+class Kept(Struct):
+    """The state of an agent that keeps something."""
 
-
-class MatchState(Struct):
     sequence: int
-
-
-class SpotState(Struct):
-    open: list[str]
-
-
-class Nothing(Struct):
-    """index keeps no state."""
-
-
-REGISTRY: dict[str, type[Struct]] = {
-    "perceive": SpeechState,
-    "match": MatchState,
-    "spot": SpotState,
-    "index": Nothing,
-}
 
 
 def broken(old: str, new: str) -> Topology:
@@ -58,8 +41,8 @@ def test_keys_are_those_by_which_messages_are_sent() -> None:
 
 
 def test_a_problem_is_a_refusal_that_names_file_and_entry() -> None:
-    with pytest.raises(Misconfigured, match=r"topology\.yaml: agent index: keeps SpotState"):
-        refuse(load(), agents={**REGISTRY, "index": SpotState})
+    with pytest.raises(Misconfigured, match=r"topology\.yaml: agent index: keeps Kept"):
+        refuse(load(), agents={**REGISTRY, "index": Kept})
 
 
 def test_a_topic_without_an_entry_cannot_be_touched() -> None:
@@ -128,14 +111,17 @@ def test_a_followed_topic_of_another_key_must_have_one_partition() -> None:
 
 
 def test_a_state_topic_must_be_compacted() -> None:
-    said = found("[SpotState], key: stream_id, compact: true, lag: 1d", "[SpotState], key: stream_id, retention: 1d")
+    said = found(
+        "[StreamMentions], key: stream_id, compact: true, lag: 1d", "[StreamMentions], key: stream_id, retention: 1d"
+    )
 
     assert "topic spot.state: is the state of spot, so it must be compacted and have no retention" == said
 
 
 def test_a_state_topic_must_not_forget_by_age() -> None:
     said = found(
-        "[SpotState], key: stream_id, compact: true,", "[SpotState], key: stream_id, compact: true, retention: 1d,"
+        "[StreamMentions], key: stream_id, compact: true,",
+        "[StreamMentions], key: stream_id, compact: true, retention: 1d,",
     )
 
     assert "topic spot.state: is the state of spot, so it must be compacted and have no retention" == said
@@ -143,7 +129,7 @@ def test_a_state_topic_must_not_forget_by_age() -> None:
 
 def test_a_state_topic_has_the_key_of_what_its_agent_reads() -> None:
     assert "topic spot.state: is keyed by role, but spot reads live.candidates by another key" in found(
-        "[SpotState], key: stream_id", "[SpotState], key: role, partitions: 1"
+        "[StreamMentions], key: stream_id", "[StreamMentions], key: role, partitions: 1"
     )
 
 
@@ -178,7 +164,7 @@ def test_an_agent_without_code_is_refused() -> None:
 
 
 def test_an_agent_without_an_entry_is_refused() -> None:
-    assert ("agent recap: is in the code but has no entry",) == problems(load(), agents={**REGISTRY, "recap": Nothing})
+    assert ("agent recap: is in the code but has no entry",) == problems(load(), agents={**REGISTRY, "recap": Kept})
 
 
 def test_a_topic_must_carry_what_the_code_says() -> None:
@@ -188,8 +174,8 @@ def test_a_topic_must_carry_what_the_code_says() -> None:
 
 
 def test_a_state_topic_must_carry_its_agents_state() -> None:
-    assert "topic spot.state: carries [MatchState], but the code says [SpotState]" == found(
-        "[SpotState]", "[MatchState]"
+    assert "topic spot.state: carries [MatchState], but the code says [StreamMentions]" == found(
+        "[StreamMentions]", "[MatchState]"
     )
 
 
@@ -209,6 +195,4 @@ def test_a_topic_of_the_code_without_an_entry_is_refused() -> None:
 
 
 def test_an_agent_that_keeps_state_needs_a_topic_for_it() -> None:
-    assert ("agent index: keeps SpotState but names no state topic",) == problems(
-        load(), agents={**REGISTRY, "index": SpotState}
-    )
+    assert ("agent index: keeps Kept but names no state topic",) == problems(load(), agents={**REGISTRY, "index": Kept})
