@@ -18,7 +18,7 @@ FILE: Final = "topology.yaml"
 
 Key = Literal["stream_id", "page_id", "video_id", "mention_id", "role", "original"]
 Need = Literal["objects", "index"]
-Partitions = Annotated[int, Meta(ge=1, le=10_000)]
+Partitions = Annotated[int, Meta(ge=1, le=4096)]
 Duration = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,3}(min|h|d)$")]
 Size = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,3}(KiB|MiB)$")]
 TopicName = Annotated[str, Meta(pattern=r"^[a-z]+(\.[a-z]+)*$")]

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from helm_python import HelmError, lint, package
 
+import encoders.cli
 from streamproc.settings import PREFIX, Settings, read_settings
 from streamproc.topology.model import load
 from tests.helm.rendered import CHART, Manifest, chart, containers, environment, of_kind, pods, render
@@ -269,6 +270,15 @@ def test_it_should_retrain_on_a_schedule_where_that_is_switched_on() -> None:
     assert {} == of_kind(render(), "CronJob")
 
 
+def test_it_should_give_train_arguments_that_it_takes() -> None:
+    cron = of_kind(render(**values_of("gpu")), "CronJob")["demo-streamproc-train"]
+    container = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    asked = encoders.cli._parser().parse_args(["train", *container["args"]])
+
+    assert (Path("/data/grocery"), Path("/data/runs/$(RUN)")) == (asked.data, asked.out)
+    assert "RUN" in {variable["name"] for variable in container["env"]}
+
+
 def test_it_should_refuse_to_retrain_without_data() -> None:
     assert "training.existingClaim" in refusal(training={"enabled": True})
 
@@ -396,6 +406,52 @@ def _found(value: object, keys: tuple[str, ...]) -> Iterator[dict[str, object]]:
             yield from _found(inner, keys)
 
 
+KNOWN = {  # fields of the operators' own resources, as their definitions have them: no schema comes with Helm
+    "ScaledObject": {
+        "scaleTargetRef": {"apiVersion", "kind", "name"},
+        "minReplicaCount": set(),
+        "maxReplicaCount": set(),
+        "pollingInterval": set(),
+        "fallback": {"failureThreshold", "replicas"},
+        "advanced": {"horizontalPodAutoscalerConfig"},
+        "triggers": {"type", "metadata", "authenticationRef"},
+    },
+    "PodMonitor": {
+        "selector": {"matchLabels"},
+        "podTargetLabels": set(),
+        "podMetricsEndpoints": {"port", "path", "interval"},
+    },
+    "PrometheusRule": {"groups": {"name", "rules"}},
+}
+TRIGGER = {  # of KEDA's kafka scaler; values are text
+    "bootstrapServers",
+    "consumerGroup",
+    "topic",
+    "lagThreshold",
+    "offsetResetPolicy",
+    "limitToPartitionsWithLag",
+    "excludePersistentLag",
+}
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_an_operators_resource_should_have_only_fields_that_it_knows(kind: str) -> None:
+    for manifest in of_kind(render(**values_of("production")), kind).values():
+        assert KNOWN[kind].keys() >= manifest["spec"].keys()
+        for field, known in KNOWN[kind].items():
+            for part in (
+                manifest["spec"][field] if isinstance(manifest["spec"][field], list) else [manifest["spec"][field]]
+            ):
+                assert known >= (part.keys() if isinstance(part, dict) else set())
+
+
+def test_every_trigger_should_have_only_fields_that_the_scaler_knows_and_as_text() -> None:
+    for scaler in of_kind(render(**values_of("production")), "ScaledObject").values():
+        for trigger in scaler["spec"]["triggers"]:
+            assert TRIGGER == trigger["metadata"].keys()
+            assert {str} == {type(value) for value in trigger["metadata"].values()}
+
+
 # --- values -------------------------------------------------------------------------------------------------------
 
 
@@ -463,6 +519,7 @@ def test_it_should_refuse_a_key_that_it_does_not_know(path: str) -> None:
         ({"healthPort": 80}, "healthPort"),  # a container without capabilities cannot bind it
         ({"groupPrefix": "a b"}, "groupPrefix"),
         ({"topics": {"partitions": -1}}, "partitions"),
+        ({"topics": {"partitions": 5000}}, "partitions"),  # more than `topics apply` takes
         ({"agents": {"spot": {"replicas": "two"}}}, "replicas"),
         ({"agents": {"spot": {"replicas": -1}}}, "replicas"),
         ({"agents": {"spot": {"terminationGracePeriodSeconds": 5}}}, "terminationGracePeriodSeconds"),
