@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from streamproc.core.candidate import SeenCandidates, SpokenCandidates
 from streamproc.core.embedding import EvidenceFrame
 from streamproc.core.rule import MentionRule
-from streamproc.core.span import Value
+from streamproc.core.span import Span, Value
 from streamproc.core.transcript import Word
 
 PICTURES = 4  # evidence frames kept per mention
@@ -113,17 +113,18 @@ def after_frame(
     tracks: Tracks,
     frame: SeenCandidates,
     *,
-    interval_ms: int,
+    covers: Span,
     topic: Topic,
     threshold: float,
     held: frozenset[str],
     picture: EvidenceFrame | None,
     rule: MentionRule,
 ) -> dict[str, Track]:
-    """What one frame adds. `interval_ms` is the time since the frame before, `held` the products with an open mention.
+    """What one frame adds. It stands for the time that it `covers`; `held` are the products with an open mention.
 
-    A frame stands for the time half-way to its neighbours. It carries the support of an open mention on only while
-    the belief agrees: one stray frame long after the product left must not stretch its span.
+    A run of support begins only in a frame that shows something known at all: whose products have `threshold`
+    together. It carries an open mention on only while belief agrees: one stray frame long after the product left must
+    not stretch its span.
     """
     shares = _with_topic(frame, topic, rule)
     pages = {score.product_id: score.page_id for score in frame.scores}
@@ -131,7 +132,7 @@ def after_frame(
     for product, share in shares.items():
         if product not in followed and share > rule.seen_prior:
             followed[product] = Track(product_id=product, page_id=pages[product], log_odds=unmoved(rule))
-    half_ms = interval_ms // 2
+    known = sum(shares.values()) >= threshold
     first, second = ([*sorted(shares.items(), key=lambda one: -one[1]), (OFF_SHELF, 0.0), (OFF_SHELF, 0.0)])[:2]
     moved = {}
     for product, track in followed.items():
@@ -143,13 +144,13 @@ def after_frame(
         )
         now = replace(track, log_odds=log_odds)
         support = track.support
-        supports = share >= (rule.support_probability if support else max(threshold, rule.support_probability))
-        if supports and support is None:
-            support = Support(start_ms=max(0, frame.at_ms - half_ms), end_ms=frame.at_ms + half_ms, last="seen")
+        supports = share >= rule.support_probability
+        if supports and support is None and known:
+            support = Support(start_ms=covers.start_ms, end_ms=covers.end_ms, last="seen")
         if support is not None:
             agreed = product not in held or now.belief >= rule.close_probability
             if supports and agreed:
-                support = support.seen(share, rival, end_ms=frame.at_ms + half_ms)
+                support = support.seen(share, rival, end_ms=covers.end_ms)
                 if picture is not None and len(support.pictures) < PICTURES:
                     support = replace(support, pictures=(*support.pictures, picture))
             elif product in held or now.belief >= rule.close_probability:
@@ -184,6 +185,7 @@ def after_utterance(
     for product, page_id in pages.items():
         if product not in followed and shares[product] > rule.spoken_prior:
             followed[product] = Track(product_id=product, page_id=page_id, log_odds=unmoved(rule))
+    known = sum(shares.values()) - shares[OFF_SHELF] >= threshold
     moved = {}
     for product, track in followed.items():
         share = shares.get(product, 0.0)
@@ -194,7 +196,7 @@ def after_utterance(
         elif rival >= 0.5:
             log_odds -= rule.rival_weight * rival
         support = track.support
-        if share >= (rule.support_probability if support else max(threshold, rule.support_probability)):
+        if share >= rule.support_probability and (support is not None or known):
             support = _spoken_of(support, utterance, share=share, own=own.get(product, 0.0), rule=rule)
         moved[product] = replace(track, log_odds=_within(log_odds, rule.belief_limit), support=support)
     left = tuple(

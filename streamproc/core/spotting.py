@@ -22,7 +22,7 @@ from streamproc.core.mention import (
 )
 from streamproc.core.progress import Progress
 from streamproc.core.rule import MentionRule
-from streamproc.core.span import Value
+from streamproc.core.span import Span, Value
 from streamproc.core.status import LiveStatus, StreamStatus
 
 TRACKS = 64  # products followed at a time; the least believed go first
@@ -225,14 +225,12 @@ class _Fold:
             self.state = replace(self.state, topic=topic)
             opened |= self.convinced(clip.rule)
         pictures = {picture.at_ms: picture for picture in clip.frames}
-        for frame in clip.seen:
-            before = self.state.frame_at_ms
-            interval_ms = 0 if before is None else min(max(0, frame.at_ms - before), FRAME_MS)
+        for frame, covers in zip(clip.seen, self.covered(clip), strict=True):
             self.pass_time(frame.at_ms, clip.rule)
             self.tracks = after_frame(
                 self.tracks,
                 frame,
-                interval_ms=interval_ms,
+                covers=covers,
                 topic=self.state.topic,
                 threshold=clip.threshold,
                 held=frozenset(self.open.keys() | opened),
@@ -243,6 +241,23 @@ class _Fold:
             opened |= self.convinced(clip.rule)
         self.pass_time(clip.span.end_ms, clip.rule)
         return opened
+
+    def covered(self, clip: Candidates) -> list[Span]:
+        """The time that each frame of a clip stands for: half-way to its neighbours, and within its clip at the ends
+        of the stream or of a hole."""
+        times = [frame.at_ms for frame in clip.seen]
+        before = [self.state.frame_at_ms, *times]
+        spans = []
+        for i, at_ms in enumerate(times):
+            previous = before[i]
+            back_ms = at_ms - clip.span.start_ms if previous is None else (at_ms - previous) // 2
+            start_ms = max(0, at_ms - min(max(0, back_ms), FRAME_MS // 2))
+            if i + 1 < len(times):
+                ahead_ms = (times[i + 1] - at_ms) // 2
+            else:  # the next clip is not here yet: as far as back
+                ahead_ms = min(clip.span.end_ms - at_ms, at_ms - start_ms if previous is not None else FRAME_MS)
+            spans.append(Span(start_ms=start_ms, end_ms=at_ms + min(max(0, ahead_ms), FRAME_MS // 2)))
+        return spans
 
     def pass_time(self, to_ms: int, rule: MentionRule) -> None:
         self.tracks = after_time(self.tracks, to_ms - self.state.looked_until_ms, rule)
