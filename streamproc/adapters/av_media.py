@@ -171,6 +171,7 @@ def _read(
         _refuse_unknown("video", video.stream, VIDEO_CODECS)
         context = video.stream.codec_context
         refuse_beyond("pixels", context.width * context.height, limits.max_pixels)
+        context.options = {"max_pixels": str(limits.max_pixels)}  # a picture may claim another size than its container
         tracks[video.stream.index] = video
     if audio is not None:
         _refuse_unknown("audio", audio.stream, AUDIO_CODECS)
@@ -186,14 +187,11 @@ def _read(
             refuse_beyond("packets", count, limits.max_packets)
             track = tracks[packet.stream_index]
             time_base = float(track.stream.time_base or 0)
-            dts = packet.pts if packet.dts is None else packet.dts
-            at = dts if packet.pts is None else packet.pts
-            previous = track.at_s[-1] if track.at_s else 0.0
-            if dts is None or at is None:
-                track.at_s.append(previous)
-            else:
-                offset = timeline.offset_s(packet.stream_index, dts * time_base, (packet.duration or 0) * time_base)
-                track.at_s.append(at * time_base + offset)
+            dts_s = None if packet.dts is None else packet.dts * time_base
+            offset_s = timeline.offset_s(packet.stream_index, dts_s, (packet.duration or 0) * time_base)
+            stamp = packet.dts if packet.pts is None else packet.pts
+            previous_s = track.at_s[-1] if track.at_s else 0.0
+            track.at_s.append(previous_s if stamp is None else stamp * time_base + offset_s)
             track.packets.append(packet)
     except (av.FFmpegError, ValueError, LookupError, AttributeError, MemoryError) as error:
         # A container that ends in the middle or lies further on: what came before is still good.

@@ -80,7 +80,7 @@ class _Packet:
 
     packet: Packet[Any]
     at_s: float
-    dts_s: float
+    dts_s: float | None  # Matroska has none for the first packets of a reordered stream
     duration_s: float
     reset: bool = False
 
@@ -171,17 +171,21 @@ class MediaCutter:
                 continue
             time_base = float(packet.stream.time_base or packet.time_base)
             is_picture = packet.stream is self._video or packet.stream_index == getattr(self._video, "index", -1)
-            dts, pts = packet.dts if packet.dts is not None else packet.pts, packet.pts
-            if dts is None:
+            dts = packet.dts
+            stamp = dts if packet.pts is None else packet.pts
+            if stamp is None:
                 continue
             duration_s = (packet.duration or 0) * time_base
             if is_picture and duration_s == 0 and self._video is not None:
                 duration_s = float(1 / (self._video.average_rate or 25))
-            offset_s = timeline.offset_s(packet.stream_index, dts * time_base, duration_s)
-            at_s = (dts if pts is None else pts) * time_base + offset_s
+            dts_s = None if dts is None else dts * time_base
+            offset_s = timeline.offset_s(packet.stream_index, dts_s, duration_s)
+            at_s = stamp * time_base + offset_s
             if not is_picture:
                 at_s = sound_clock.smoothed_s(at_s, duration_s)
-            item = _Packet(packet, at_s, dts * time_base + offset_s, duration_s, reset=timeline.resets > resets)
+            item = _Packet(
+                packet, at_s, None if dts_s is None else dts_s + offset_s, duration_s, reset=timeline.resets > resets
+            )
             resets = timeline.resets
             if self._origin_s is None:
                 if is_picture or self._video is None:
@@ -308,11 +312,11 @@ class MediaCutter:
                 )  # AV1 is read by a decoder that cannot write
                 first_s = items[0].at_s if items and stream is self._video else start_s
                 extradata = stream.codec_context.extradata if stream is self._video else None
-                for item in items:
+                for item, dts_s in zip(items, decode_times_s(items), strict=True):
                     data = bytes(item.packet)
                     if item.packet.is_keyframe and extradata and self.format == "mpegts":
                         data = with_parameter_sets(data, extradata, stream.codec_context.codec.canonical_name)
-                    queue.append((item.dts_s, _copy(item, data, theirs, first_s)))
+                    queue.append((dts_s, _copy(item, data, theirs, first_s, dts_s)))
             for _, packet in sorted(queue, key=lambda entry: entry[0]):
                 output.mux_one(packet)
         return file.getvalue()
@@ -324,7 +328,8 @@ def _preference(stream: av.VideoStream | av.AudioStream) -> tuple[bool, int]:
 
 
 def _moved(item: _Packet, by_s: float) -> _Packet:
-    return _Packet(item.packet, item.at_s + by_s, item.dts_s + by_s, item.duration_s, item.reset)
+    dts_s = None if item.dts_s is None else item.dts_s + by_s
+    return _Packet(item.packet, item.at_s + by_s, dts_s, item.duration_s, item.reset)
 
 
 def _without_leading(pictures: list[_Packet]) -> list[_Packet]:
@@ -332,13 +337,30 @@ def _without_leading(pictures: list[_Packet]) -> list[_Packet]:
     return [item for item in pictures if item.at_s >= pictures[0].at_s - 1e-6]
 
 
-def _copy(item: _Packet, data: bytes, theirs: av.VideoStream | av.AudioStream, first_s: float) -> Packet[Any]:
+def decode_times_s(items: list[_Packet]) -> list[float]:
+    """When to decode each: as stamped, and made up so that they rise and none is shown before where they are not."""
+    stamped = [item.dts_s for item in items]
+    if all(dts_s is None for dts_s in stamped):
+        shown = sorted(item.at_s for item in items)
+        ahead_s = max((at_s - item.at_s for at_s, item in zip(shown, items, strict=True)), default=0.0)
+        return [at_s - ahead_s for at_s in shown]
+    times: list[float] = []
+    next_s = float("inf")
+    for item, dts_s in zip(reversed(items), reversed(stamped), strict=True):
+        next_s = min(item.at_s, next_s - 1 / TICKS_HZ) if dts_s is None else dts_s
+        times.append(next_s)
+    return times[::-1]
+
+
+def _copy(
+    item: _Packet, data: bytes, theirs: av.VideoStream | av.AudioStream, first_s: float, dts_s: float
+) -> Packet[Any]:
     """The packet again with the chunk's own times: the source's stay as they are for the chunk that shares it."""
     packet: Packet[Any] = Packet(data)
     packet.stream = theirs
     packet.time_base = Fraction(1, TICKS_HZ)
     packet.pts = round((item.at_s - first_s + BASE_S) * TICKS_HZ)
-    packet.dts = min(packet.pts, round((item.dts_s - first_s + BASE_S) * TICKS_HZ))
+    packet.dts = min(packet.pts, round((dts_s - first_s + BASE_S) * TICKS_HZ))
     packet.duration = round(item.duration_s * TICKS_HZ)
     packet.is_keyframe = item.packet.is_keyframe
     return packet

@@ -55,8 +55,11 @@ class Timeline:
         self._next: dict[int, float] = {}  # track -> where its next packet is expected
         self.resets = 0
 
-    def offset_s(self, track: int, dts_s: float, duration_s: float) -> float:
-        """What to add to this packet's times. Call once per packet, in file order."""
+    def offset_s(self, track: int, dts_s: float | None, duration_s: float) -> float:
+        """What to add to this packet's times. Call once per packet, in file order; without a decode time the
+        packet is taken to be on the newest clock."""
+        if dts_s is None:
+            return self._offsets[-1]
         expected = self._next.get(track)
         if expected is None:
             offset = self._offsets[-1]
@@ -68,62 +71,48 @@ class Timeline:
                 offset = expected - dts_s if wrapped is None else wrapped
                 self._offsets.append(offset)
                 self.resets += 1
-        self._next[track] = max(dts_s + offset + duration_s, -BACKWARD_SLACK_S if expected is None else expected)
+        end_s = dts_s + offset + duration_s
+        self._next[track] = end_s if expected is None else max(end_s, expected)
         return offset
 
 
 def choose_frames(
     packets: Sequence[PacketInfo], *, duration_ms: int, frame_interval_ms: int, max_frames: int
 ) -> tuple[Segment, ...]:
-    """Key frames at least `frame_interval_ms` apart, filled in with other frames where they are rarer.
+    """One frame for each `frame_interval_ms` of the chunk: the key frame nearest to it, or where that is further than
+    half an interval the nearest other frame. Wider intervals where they would be more than `max_frames`.
 
-    Frames lie in [0, duration_ms) from the first key frame on; at most `max_frames`, spread evenly. Pictures shown
-    before their key frame (open GOP) need the chunk before this one and are never chosen.
+    A remainder under a quarter of an interval is left to the next chunk. Pictures shown before their key frame (open
+    GOP) need the chunk before this one and are never chosen.
     """
     duration_s = duration_ms / 1000
     interval_s = max(frame_interval_ms / 1000, duration_s / max_frames)
-    gops: list[tuple[int, list[int]]] = []  # (key index, indices of frames that it alone makes decodable)
+    key_of = _key_frames(packets)  # of every packet that can be decoded from within this chunk
+    wanted: dict[int, set[int]] = {}  # key index -> frames of its GOP
+    number = 0
+    while (target_s := number * interval_s) < duration_s and (number == 0 or target_s < duration_s - interval_s / 4):
+        number += 1
+        near = [
+            (index != key_of[index], abs(packets[index].at_s - target_s), index)
+            for index in key_of
+            if target_s - interval_s / 2 <= packets[index].at_s < min(target_s + interval_s / 2, duration_s)
+        ]
+        if near:
+            _, _, best = min(near)
+            wanted.setdefault(key_of[best], set()).add(best)
+    return tuple(Segment(first=key, wanted=tuple(sorted(wanted[key]))) for key in sorted(wanted))
+
+
+def _key_frames(packets: Sequence[PacketInfo]) -> dict[int, int]:
+    """For each packet from the first key frame on, without leading pictures, the key frame it is decoded from."""
+    key_of: dict[int, int] = {}
+    key = -1
     for index, packet in enumerate(packets):
         if packet.key:
-            gops.append((index, [index]))
-        elif gops and packet.at_s >= packets[gops[-1][0]].at_s:
-            gops[-1][1].append(index)
-    segments: list[Segment] = []
-    next_s = 0.0
-    for number, (key, members) in enumerate(gops):
-        start_s = packets[key].at_s
-        end_s = min(duration_s, packets[gops[number + 1][0]].at_s if number + 1 < len(gops) else duration_s)
-        if not -0.001 <= start_s < duration_s:
-            continue
-        in_time = [index for index in members if packets[index].at_s < end_s]
-        wanted: list[int] = []
-        target_s = next_s
-        nearer_key = number + 1 < len(gops) and end_s <= next_s
-        if start_s >= next_s - interval_s / 4 and not nearer_key:  # a little early is cheaper than from inside a GOP
-            wanted.append(key)
-            target_s = start_s + interval_s
-        while target_s < end_s - interval_s / 4:  # one that falls shortly before the next key frame is left to that
-            best = min(in_time, key=lambda index: (abs(packets[index].at_s - target_s), index))
-            if best not in wanted:
-                wanted.append(best)
-            target_s = max(target_s, packets[best].at_s) + interval_s
-        next_s = target_s
-        if wanted:
-            segments.append(Segment(first=key, wanted=tuple(sorted(wanted))))
-    return _at_most(segments, max_frames)
-
-
-def _at_most(segments: list[Segment], max_frames: int) -> tuple[Segment, ...]:
-    """The same segments with evenly chosen frames left, where rounding gave a frame or two too many."""
-    every = [(segment.first, index) for segment in segments for index in segment.wanted]
-    if len(every) <= max_frames:
-        return tuple(segments)
-    kept = {every[number * len(every) // max_frames] for number in range(max_frames)}
-    return tuple(
-        Segment(first=segment.first, wanted=wanted)
-        for segment in segments
-        if (wanted := tuple(index for index in segment.wanted if (segment.first, index) in kept))
-    )
+            key = index
+        if key >= 0 and packet.at_s >= packets[key].at_s:
+            key_of[index] = key
+    return key_of
 
 
 def refuse_beyond(what: str, amount: float, limit: float) -> None:
