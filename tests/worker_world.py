@@ -367,7 +367,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], *, within_s: fl
             holds = condition()
             if holds if isinstance(holds, bool) else await holds:
                 return
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
 
 
 async def serve_all(world: World, agent: AnyAgent, inputs: int, *, faults: Faults | None = None) -> StreamWorker:
