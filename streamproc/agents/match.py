@@ -21,7 +21,7 @@ from streamproc.errors import BadMessage, Unavailable
 from streamproc.ports import Clock, Delivery, Output, ProductIndex, ReleaseBook, ReleaseFacts, Releases, Shelves, Step
 from streamproc.topics import LIVE_CANDIDATES
 
-NEAREST: Final = 8  # index rows per frame and utterance that compete
+NEAREST: Final = 24  # index rows per frame and utterance that compete; a page has several views
 REFRESH: Final = timedelta(seconds=60)  # pages are asked for again after this: a changed catalogue takes effect
 REFRESH_INCOMPLETE: Final = timedelta(seconds=5)  # where a product of the shelf has no page yet
 SHELVES_KEPT: Final = 256

@@ -79,15 +79,33 @@ class StreamMentions(Value, frozen=True, kw_only=True):
     ended: bool = False
 
 
+class Closing(Value, frozen=True, kw_only=True):
+    """What a mention rested on when it ended."""
+
+    mention_id: str
+    support: Support
+    length_ms: int
+
+
 Folded = tuple[StreamMentions, tuple[ProductMention, ...], tuple[LiveStatus, ...]]
 
 
 def advance(state: StreamMentions, record: CandidateRecord) -> Folded:
     """One record further. A record that is not news (another time the same, a clip that fills a hole already passed
     over, a broadcast that is past) changes no mention."""
+    return _folded(state, record).result()
+
+
+def trace(state: StreamMentions, record: CandidateRecord) -> tuple[Folded, tuple[Closing, ...]]:
+    """`advance`, and what the mentions that ended rested on: what fitting a rule needs beside the events."""
+    fold = _folded(state, record)
+    return fold.result(), tuple(fold.closings)
+
+
+def _folded(state: StreamMentions, record: CandidateRecord) -> "_Fold":
     fold = _Fold(state, record.stream_id)
     if record.broadcast_id in state.past_broadcasts:
-        return state, (), ()
+        return fold
     if record.broadcast_id != state.broadcast_id:
         fold.change_broadcast(record.broadcast_id)
     match record:
@@ -99,20 +117,31 @@ def advance(state: StreamMentions, record: CandidateRecord) -> Folded:
             fold.stalled(record)
         case Ended():
             fold.ended(record)
-    return fold.result()
+    return fold
 
 
 def confidence_of(support: Support, *, length_ms: int, rule: MentionRule) -> float:
     """P(this mention is right): logistic in what its frames and words say and in how long they say it."""
-    weights, frames = rule.confidence, max(1, support.frames)
+    weights, (seen, rival, spoken, length) = rule.confidence, features_of(support, length_ms=length_ms)
     total = (
         weights.constant
-        + weights.seen * support.seen_sum / frames
-        + weights.rival * support.rival_sum / frames
-        + weights.spoken * support.spoken_best
-        + weights.length * math.log(max(1, length_ms) / 10_000)
+        + weights.seen * seen
+        + weights.rival * rival
+        + weights.spoken * spoken
+        + weights.length * length
     )
     return round(1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, total)))), 4)
+
+
+def features_of(support: Support, *, length_ms: int) -> tuple[float, float, float, float]:
+    """Mean probability of the frames, that of their strongest rival, the clearest utterance, ln(length / 10 s)."""
+    frames = max(1, support.frames)
+    return (
+        support.seen_sum / frames,
+        support.rival_sum / frames,
+        support.spoken_best,
+        math.log(max(500, length_ms) / 10_000),
+    )
 
 
 class _Fold:
@@ -126,6 +155,7 @@ class _Fold:
         self.past = {past.product_id: past for past in state.past}
         self.events: list[ProductMention] = []
         self.statuses: list[LiveStatus] = []
+        self.closings: list[Closing] = []
 
     def result(self) -> Folded:
         state = replace(
@@ -342,6 +372,7 @@ class _Fold:
         start_ms = max(min(told.start_ms, support.start_ms), told.not_before_ms)
         end_ms = max(start_ms, min(support.end_ms, self.state.observed_until_ms))
         confidence = confidence_of(support, length_ms=end_ms - start_ms, rule=rule)
+        self.closings.append(Closing(mention_id=told.mention_id, support=support, length_ms=end_ms - start_ms))
         # What another shelf or a hole cut short has not shown how long it was going to be, and what another release
         # cut goes on in its successor, which names it.
         long_enough = end_ms - start_ms >= rule.minimum_ms or reason in ("gap", "shelf")
