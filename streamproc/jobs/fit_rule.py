@@ -7,7 +7,7 @@
 whole catalogue. Fit on streams of other photos than the ones you report on. `--set seen.temperature=0.05` (or
 `rule.close_after_ms=8000`) starts from that; with `--rounds 0` nothing is searched, only replayed and scored.
 
-Three steps: probabilities of single frames and utterances by maximum likelihood against the truth; the rule by a
+Three steps: probabilities of single frames and utterances by least Brier score against the truth; the rule by a
 seeded random coordinate search over replays; the confidence by logistic regression on the mentions that it gives.
 """
 
@@ -138,7 +138,8 @@ def replayed(
 
 
 def fit_calibration(streams: Sequence[Recorded], truth: Sequence[TruthRow], start: Calibration) -> Calibration:
-    """Temperature and unknown score (and the weight of naming) that make the truth most likely.
+    """Temperature and unknown score (and the weight of naming) that come nearest to the truth, as Brier scores: much
+    talk about a product says nothing of it ("my family loves it"), and its label must not cost a fortune.
 
     A frame is right about the shelf product that is shown, or about the unknown (and what is not on the shelf)
     where none is; an utterance likewise about what is spoken of for most of its length.
@@ -162,12 +163,12 @@ def fit_calibration(streams: Sequence[Recorded], truth: Sequence[TruthRow], star
     found = start
     if seen:
         cost, temperature, unknown, _ = _likeliest(seen, temperatures, unknowns, (0.0,))
-        sys.stderr.write(f"frames: {len(seen)}, {cost:.4f} nats each\n")
+        sys.stderr.write(f"frames: {len(seen)}, Brier {cost:.4f}\n")
         found = replace(found, seen=replace(found.seen, temperature=temperature, unknown_score=unknown))
     if spoken:
         weights = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
         cost, temperature, unknown, weight = _likeliest(spoken, temperatures, np.linspace(-0.2, 2.0, 45), weights)
-        sys.stderr.write(f"utterances: {len(spoken)}, {cost:.4f} nats each\n")
+        sys.stderr.write(f"utterances: {len(spoken)}, Brier {cost:.4f}\n")
         found = replace(
             found,
             spoken=replace(found.spoken, temperature=temperature, unknown_score=unknown, naming_weight=weight),
@@ -200,7 +201,7 @@ def _case(raw: Sequence[RawScore], target: str | None) -> Case:
 def _likeliest(
     cases: Sequence[Case], temperatures: Axis, unknowns: Axis, weights: Sequence[float]
 ) -> tuple[float, float, float, float]:
-    """The least mean cost in nats, and the temperature, unknown score and naming weight that have it."""
+    """The least mean cost, and the temperature, unknown score and naming weight that have it."""
     width = max(1, *(len(cosines) for cosines, *_ in cases))
     cosines, named = np.full((len(cases), width), -1e3), np.zeros((len(cases), width))
     right = np.zeros((len(cases), width), dtype=bool)
@@ -217,7 +218,7 @@ def _likeliest(
             for unknown in unknowns:
                 rest = np.exp((unknown - top) / temperature)
                 likely = (hit + rest * unknown_right) / (total + rest)
-                cost = float(-np.log(np.clip(likely, 1e-3, 1.0)).mean())  # a wrong label costs no fortune
+                cost = float(((1.0 - likely) ** 2).mean())
                 if cost < best[0]:
                     best = (cost, round(float(temperature), 4), round(float(unknown), 4), float(weight))
     return best
