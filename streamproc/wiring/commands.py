@@ -183,6 +183,14 @@ def redrawn(page: str) -> str:
 # --- releases and replay ----------------------------------------------------------------------------------------
 
 
+def release_folder(settings: Settings) -> Path:
+    """The folder of the first release at hand."""
+    folders = ReleaseFolders(settings.release_dir)
+    found = folders.folder(folders.all()[0].release)
+    assert found is not None  # noqa: S101 - it is one of them
+    return found
+
+
 async def reindex(settings: Settings, folder: Path, *, build: int) -> reindexing.Reindexed:
     """Every page of catalog.pages into the release's own collection."""
     facts = read_facts(folder)
