@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ JOIN_S: Final = 0.04
 """Frames that miss their place by less follow one another (container clocks round to 1 ms, encoders jitter)."""
 
 LEAD_S: Final = 0.02
-"""Sound before the span that the resampler gets to warm up on; a whole number of samples at every common rate."""
+"""Sound around the span that the resampler gets to warm up on."""
 
 WEIGHTS: Final = {"LFE": 0.0, "LFE2": 0.0, "FC": 1.0, "FL": 1.0, "FR": 1.0, "BL": 0.7, "BR": 0.7, "SL": 0.7, "SR": 0.7}
 
@@ -67,9 +68,9 @@ def as_float(frame: av.AudioFrame) -> NDArray[np.float32]:
 class SoundTrack:
     """Collects frames in any order of rates and holes, then gives the samples of one span.
 
-    Continuous over chunks: input is cut at the sample nearest to the span's start before it is resampled, with
-    `LEAD_S` of real sound before it where the chunk has it, so two chunks that overlap by a few packets join within
-    half an input sample (10 us at 48 kHz).
+    Continuous over chunks: input is cut on a sample that lies on the 16 kHz grid of stream time before it is
+    resampled, with `LEAD_S` of real sound before the span where the chunk has it, so two chunks that overlap by a few
+    packets join as if they had never been cut.
     """
 
     def __init__(self) -> None:
@@ -96,18 +97,33 @@ class SoundTrack:
         found = False
         for run in self._runs:
             start_s = run.start_s
-            skip = max(0, round((-LEAD_S - start_s) * run.rate_hz))
+            first = on_grid(start_s, run.rate_hz, max(0, math.ceil((-LEAD_S - start_s) * run.rate_hz)))
             keep = round((duration_ms / 1000 + LEAD_S - start_s) * run.rate_hz)
-            piece = np.concatenate(run.pieces)[skip : max(skip, keep)]
+            piece = np.concatenate(run.pieces)[max(0, first) : max(0, keep)]
             if len(piece) == 0:
                 continue
-            at = round((start_s + skip / run.rate_hz) * SAMPLE_RATE_HZ)
+            if first < 0:
+                piece = np.concatenate([np.zeros(-first, dtype=np.float32), piece])
+            at = round((start_s + first / run.rate_hz) * SAMPLE_RATE_HZ)
             samples = resample(piece, run.rate_hz)
-            first, last = max(0, at), min(len(out), at + len(samples))
-            if last > first:
-                out[first:last] = samples[first - at : last - at]
+            left, right = max(0, at), min(len(out), at + len(samples))
+            if right > left:
+                out[left:right] = samples[left - at : right - at]
                 found = True
         return np.clip(out, -1.0, 1.0, out=out) if found else None
+
+
+def on_grid(start_s: float, rate_hz: int, first: int) -> int:
+    """The input sample from `first` on (from up to 16 before the input where `first` is 0: silence stands there) that
+    lies nearest to an output sample: the resampler starts on what it gets first."""
+    candidates = range(first - 16, 1) if first == 0 else range(first, first + 16)
+
+    def off(sample: int) -> float:
+        at = (start_s + sample / rate_hz) * SAMPLE_RATE_HZ
+        return abs(at - round(at))
+
+    best = min(off(sample) for sample in candidates)
+    return max((sample for sample in candidates if off(sample) < best + 1e-3), key=lambda sample: -abs(sample - first))
 
 
 def resample(mono: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
     python -m streamproc.adapters.decoder_child JOBS_FD LIFELINE_FD MEMORY_BYTES
 
 A job is one SOCK_SEQPACKET message, a `Job` as JSON with the media's memfd attached; the answer is an `Answer` as
-JSON with the memfds of pixels and samples attached. The child ends when the lifeline closes, that is when its
+JSON with the memfd of pixels and samples attached. The child ends when the lifeline closes, that is when its
 parent is gone, whatever killed it: the kernel then sends SIGIO, whose default is to end the process, even in the
 middle of a decoder (PR_SET_PDEATHSIG would be tied to the parent's *thread* that forked).
 """
@@ -29,6 +29,7 @@ from streamproc.errors import BadMessage, Reason
 
 MESSAGE_BYTES = 2**16
 F_SETSIG = 10
+ALIGN = 64
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,7 +44,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the child found; memfds attached: pixels where there are frames, then samples where there is sound."""
+    """What the child found; attached one memfd: pixels where there are frames, then samples where there is sound."""
 
     reason: Reason | None = None
     detail: str = ""
@@ -56,21 +57,23 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class _Shared:
-    """numpy arrays in memfds of their own."""
+    """A memfd that grows: pixels first, then samples. Each starts on a multiple of `ALIGN` bytes."""
 
     def __init__(self) -> None:
-        self.fds: list[int] = []
+        self.fd = os.memfd_create("decoded")
+        self._size = 0
 
     def allocate(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[np.generic]:
-        size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        fd = os.memfd_create("decoded")
-        self.fds.append(fd)
-        os.ftruncate(fd, size)
-        return np.frombuffer(mmap.mmap(fd, size), dtype=dtype, count=int(np.prod(shape))).reshape(shape)
+        """Zeros in it, to be written in place."""
+        start, count = self._size, int(np.prod(shape))
+        self._size = aligned(start + max(1, count * np.dtype(dtype).itemsize))
+        os.ftruncate(self.fd, self._size)
+        return np.frombuffer(mmap.mmap(self.fd, self._size), dtype=dtype, count=count, offset=start).reshape(shape)
 
-    def close(self) -> None:
-        while self.fds:
-            os.close(self.fds.pop())
+
+def aligned(size: int) -> int:
+    """The next multiple of `ALIGN`."""
+    return -(-size // ALIGN) * ALIGN
 
 
 def die_with(lifeline: int) -> None:
@@ -92,8 +95,8 @@ def rss_bytes() -> int:
         return int(statm.read().split()[1]) * mmap.PAGESIZE
 
 
-def answer(job: Job, media: int) -> tuple[Answer, list[int]]:
-    """Decodes one job; the memfds are the caller's to close."""
+def answer(job: Job, media: int) -> tuple[Answer, int]:
+    """Decodes one job; the memfd with the result is the caller's to close."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     before_s = used.ru_utime + used.ru_stime
     # SIGXCPU ends the process at the soft limit, in whole seconds of its whole life.
@@ -120,14 +123,12 @@ def answer(job: Job, media: int) -> tuple[Answer, list[int]]:
             codecs=clip.codecs,
         )
     except BadMessage as bad:
-        shared.close()
         found = Answer(reason=bad.reason, detail=bad.detail[:500])
     except MemoryError:
-        shared.close()
         found = Answer(reason="media_limits", detail="needs more memory than a decoder may use")
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_ms = (used.ru_utime + used.ru_stime - before_s) * 1000
-    return msgspec.structs.replace(found, rss_bytes=rss_bytes(), cpu_ms=cpu_ms), shared.fds
+    return msgspec.structs.replace(found, rss_bytes=rss_bytes(), cpu_ms=cpu_ms), shared.fd
 
 
 def serve(jobs: socket.socket) -> None:
@@ -138,10 +139,9 @@ def serve(jobs: socket.socket) -> None:
             return
         found, shared = answer(msgspec.json.decode(message, type=Job), fds[0])
         try:
-            socket.send_fds(jobs, [msgspec.json.encode(found)], shared)
+            socket.send_fds(jobs, [msgspec.json.encode(found)], [shared])
         finally:
-            for fd in shared:
-                os.close(fd)
+            os.close(shared)
 
 
 def main(arguments: list[str]) -> None:

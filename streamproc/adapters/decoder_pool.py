@@ -2,7 +2,7 @@
 
 A chunk may cost a child its life (memory, processor time, wall time, a fault in a decoder): the child is replaced and
 the chunk tried once more; the second death is BadMessage `killed_decoder`. Media goes to the child and pixels and
-samples come back in memfds: one copy in, none out.
+samples come back in memfds: one copy in, none out. A clip holds one file descriptor as long as its arrays live.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 import streamproc
-from streamproc.adapters.decoder_child import MESSAGE_BYTES, Answer, Job
+from streamproc.adapters.decoder_child import MESSAGE_BYTES, Answer, Job, aligned
 from streamproc.adapters.media_plan import MediaLimits, refuse_beyond
 from streamproc.core.clip import ClipFrames, ClipMedia, Waveform
 from streamproc.core.span import Span
@@ -36,6 +36,9 @@ START_S: Final = 60.0
 """A child imports PyAV in 0.2 s; a machine that needs this long is not well."""
 
 ATTEMPTS: Final = 2
+CHILD: tuple[str, ...] = ("-m", "streamproc.adapters.decoder_child")
+"""What Python runs; a test puts a murderous one in its place."""
+
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -74,7 +77,7 @@ class _Child:
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         their_lifeline, self._lifeline = os.pipe()
         self._limits = limits
-        program = [sys.executable, "-P", "-m", "streamproc.adapters.decoder_child"]
+        program = [sys.executable, "-P", *CHILD]
         root = str(Path(streamproc.__file__).parents[1])
         inherited = os.environ.get("PYTHONPATH")
         path = root if inherited is None else os.pathsep.join((root, inherited))
@@ -98,8 +101,8 @@ class _Child:
             self.close()
             raise Unavailable("decoder", f"the decoding process ended at its start: {self.ending()}")
 
-    def ask(self, media: bytes, job: Job) -> tuple[Answer, list[int]]:
-        """The answer and its memfds. Raises _Died."""
+    def ask(self, media: bytes, job: Job) -> tuple[Answer, int]:
+        """The answer and its memfd, which is then the caller's. Raises _Died."""
         self.chunks += 1
         self._connection.settimeout(self._limits.wall_s)
         fd = os.memfd_create("chunk")
@@ -108,7 +111,7 @@ class _Child:
                 file.write(media)
                 file.seek(0)
             socket.send_fds(self._connection, [msgspec.json.encode(job)], [fd])
-            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES, 2)
+            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES, 1)
         except OSError as error:  # a time-out is one
             self.close()
             raise _Died(
@@ -119,7 +122,7 @@ class _Child:
         if not message:
             self.close()
             raise _Died(self.ending())
-        return msgspec.json.decode(message, type=Answer), fds
+        return msgspec.json.decode(message, type=Answer), fds[0]
 
     def ending(self) -> str:
         """How it ended, once it has."""
@@ -201,7 +204,7 @@ class DecoderPool:
             try:
                 if child is None:
                     child = self._started()
-                answer, fds = child.ask(media, job)
+                answer, shared = child.ask(media, job)
             except _Died as died:
                 child = None
                 ending = str(died)
@@ -217,7 +220,7 @@ class DecoderPool:
                 self.stats.chunks += 1
                 self.stats.cpu_ms += answer.cpu_ms
                 self.stats.rss_bytes = max(self.stats.rss_bytes, answer.rss_bytes)
-            return _clip(answer, fds, job.span)
+            return _clip(answer, shared, job.span)
         raise BadMessage("killed_decoder", f"the decoding process died on it twice; the second: {ending}")
 
     def _started(self) -> _Child:
@@ -241,29 +244,22 @@ class DecoderPool:
                 child.close()
 
 
-def _clip(answer: Answer, fds: list[int], span: Span) -> ClipMedia:
-    """The answer's arrays, mapped and not copied; their memory goes when the last array on it goes."""
+def _clip(answer: Answer, fd: int, span: Span) -> ClipMedia:
+    """The answer's arrays, mapped and not copied: memory and descriptor go when the last array on it goes."""
     try:
         if answer.reason is not None:
             raise BadMessage(answer.reason, answer.detail)
-        remaining = list(fds)
         pixels: NDArray[np.uint8] = np.zeros((0, 0, 0, 3), dtype=np.uint8)
-        if answer.at_ms:
-            pixels = _mapped(remaining.pop(0), answer.shape, np.uint8)
         waveform = None
+        pixel_bytes = int(np.prod(answer.shape)) if answer.at_ms else 0
+        sound_at = aligned(pixel_bytes)
+        size = sound_at + aligned(4 * answer.samples) if answer.samples is not None else sound_at
+        shared = mmap.mmap(fd, size) if size else b""
+        if answer.at_ms:
+            pixels = np.frombuffer(shared, dtype=np.uint8, count=pixel_bytes).reshape(answer.shape)
         if answer.samples is not None:
-            samples = _mapped(remaining.pop(0), (answer.samples,), np.float32)
+            samples = np.frombuffer(shared, dtype=np.float32, count=answer.samples, offset=sound_at)
             waveform = Waveform(samples=samples, start_ms=span.start_ms)
         return ClipMedia(frames=ClipFrames(pixels=pixels, at_ms=answer.at_ms), waveform=waveform, codecs=answer.codecs)
     finally:
-        for fd in fds:
-            os.close(fd)
-
-
-T = TypeVar("T", bound=np.generic)
-
-
-def _mapped(fd: int, shape: tuple[int, ...], dtype: type[T]) -> NDArray[T]:
-    count = int(np.prod(shape))
-    size = max(1, count * np.dtype(dtype).itemsize)
-    return np.frombuffer(mmap.mmap(fd, size), dtype=dtype, count=count).reshape(shape)
+        os.close(fd)

@@ -3,7 +3,7 @@
 **Sound is continuous over borders.** A decoder needs packets before the first one whose sound is right (AAC and
 AC-3 overlap with the packet before, Opus converges within 80 ms, MP3 borrows bits from earlier packets). So a chunk
 carries the audio packets of its own time and `AUDIO_LEAD_S` before and `AUDIO_TAIL_S` after it; the opener cuts what
-it decodes to the span. Cost: about 0.2 s of audio packets per chunk, 3 KB at 128 kbit/s.
+it decodes to the span. Cost: about 0.26 s of audio packets per chunk, 4 KB at 128 kbit/s.
 
 **Times inside a chunk** start at `BASE_S`: the first picture lies exactly there and sound relative to it, so that
 stream time = start_ms + (pts - BASE_S). `start_ms` is rounded to a millisecond; pictures move by that half a
@@ -34,7 +34,7 @@ from streamproc.adapters.media_plan import Timeline
 
 MIN_CHUNK_S: Final = 1.0
 MAX_CHUNK_S: Final = 10.0
-AUDIO_LEAD_S: Final = 0.12
+AUDIO_LEAD_S: Final = 0.2
 AUDIO_TAIL_S: Final = 0.06
 BASE_S: Final = 1
 """Seconds at which a chunk's own clock starts: room for the sound before it and for decode times."""
