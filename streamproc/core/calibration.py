@@ -24,7 +24,7 @@ class SpokenCalibration(Value, frozen=True, kw_only=True, forbid_unknown_fields=
     """For utterances against the texts of pages: cosine + naming_weight * share of the title that was heard."""
 
     temperature: Temperature = 0.1
-    unknown_score: Score = 0.85
+    unknown_score: Score = 0.6
     naming_weight: Annotated[float, Meta(ge=0.0, le=100.0)] = 1.0
 
 

@@ -77,8 +77,7 @@ def _share(
         for token in spoken:
             if token not in wanted and (like := heard_here(token)) == 1.0:
                 others += weight[token] * like
-        if own > 0.0:
-            best = max(best, own / whole * math.sqrt(own / (own + others)))
+        best = max(best, own / whole * math.sqrt(own / (own + others)))
     return round(min(1.0, best), 6)
 
 

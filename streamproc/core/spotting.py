@@ -115,7 +115,7 @@ def _folded(state: StreamMentions, record: CandidateRecord) -> "_Fold":
             fold.gap(record)
         case Stalled():
             fold.stalled(record)
-        case Ended():
+        case _:
             fold.ended(record)
     return fold
 

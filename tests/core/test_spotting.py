@@ -7,7 +7,7 @@ from streamproc.core.candidate import Candidates, Ended, Stalled
 from streamproc.core.embedding import EvidenceFrame
 from streamproc.core.mention import ProductMention, mention_id_of
 from streamproc.core.rule import ConfidenceRule, MentionRule
-from streamproc.core.spotting import TRACKS, StreamMentions, advance
+from streamproc.core.spotting import TRACKS, StreamMentions, advance, trace
 from tests.builders import (
     BROADCAST,
     EPOCH,
@@ -409,3 +409,27 @@ def test_the_state_stays_small_however_long_and_crowded_the_stream() -> None:
 
     assert len(state.tracks) <= TRACKS
     assert () == StreamMentions().tracks
+
+
+def test_tracing_gives_the_same_and_what_the_mention_rested_on() -> None:
+    state, _, _ = fold(clips(*[MUG] * 3))
+    end = ended_at(6_000)
+    folded, (closing,) = trace(state, end)
+
+    assert advance(state, end) == folded
+    assert (state.mentions[0].mention_id, 6_000, 6) == (closing.mention_id, closing.length_ms, closing.support.frames)
+
+
+def test_a_state_that_lost_the_evidence_of_an_open_mention_is_a_fault_and_loud() -> None:
+    state, _, _ = fold(clips(*[MUG] * 3))
+    hollow = replace(state, tracks=(replace(state.tracks[0], support=None),))
+
+    with pytest.raises(AssertionError, match="an open mention of mug has lost its evidence"):
+        advance(hollow, ended_at(6_000))
+
+
+def test_a_state_with_a_mention_that_no_clip_opened_is_a_fault_and_loud() -> None:
+    state, _, _ = fold(clips(*[MUG] * 3))
+
+    with pytest.raises(AssertionError, match="a mention without a clip"):
+        advance(replace(state, captured_at=None), ended_at(6_000))
