@@ -15,7 +15,7 @@ from streamproc.core.catalog import ProductPage, Shelf
 from streamproc.core.chunk import LiveChunk
 from streamproc.core.mention import ProductMention
 from streamproc.core.release import ReleaseActivation
-from streamproc.ports import AnyAgent, Clock
+from streamproc.ports import AnyAgent, Clock, Record
 from streamproc.topics import (
     CATALOG_PAGES,
     DEAD_LETTERS,
@@ -92,6 +92,10 @@ class MemoryPipeline:
     def topic(self, topic: str) -> tuple[msgspec.Struct, ...]:
         """The messages of a topic, partition by partition."""
         return tuple(wire.decode(record).message for record in self._broker.log(topic))
+
+    def records(self, topic: str) -> tuple[Record, ...]:
+        """The same as they lie on the topic."""
+        return self._broker.log(topic)
 
     def _runner(self, name: str, topic: str) -> MemoryRunner:
         seat = self._seats[name]
