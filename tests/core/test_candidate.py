@@ -91,7 +91,7 @@ def test_a_product_that_is_named_is_spoken_of_though_its_text_is_far() -> None:
 
     assert ["gala"] == list(spoken_in(named)[0])
     assert named.spoken[0].scores[0].named > 0.75
-    assert [{}] == spoken_in(passing)
+    assert max(spoken_in(passing)[0].values()) < 0.05
 
 
 def test_naming_what_the_room_does_not_sell_is_off_the_shelf() -> None:
