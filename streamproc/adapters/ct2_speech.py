@@ -26,6 +26,7 @@ from streamproc.adapters.speech_window import (
     FRAMES_PER_S,
     LONG_S,
     SHORT_S,
+    around,
     in_window,
     is_audible,
     token_cap,
@@ -110,6 +111,7 @@ class Ct2Speech:
 
     async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
         """See `ports.Transcriber`. A given `language` is kept unless the sound is plainly of another one."""
+        waveform = around(span, waveform)
         if not is_audible(waveform.samples):
             return None
         known = language if language and self._tokens.token_to_id(f"<|{language}|>") is not None else None

@@ -114,15 +114,14 @@ def is_believable(hearing: Hearing, doubts: Doubts) -> bool:
 def utterance_of(words: Sequence[TimedWord], *, start_ms: int, span: Span, language: str) -> Utterance | None:
     """The words in stream time, kept inside `span`; `start_ms` is where the waveform starts.
 
-    A word that lies in the padding belongs to a neighbour and is left out. None where no word is left.
+    The first word of a decode often claims the silence before it, the last one that behind it: voice activity knows
+    better. None where there is no word.
     """
     kept: list[Word] = []
     at = span.start_ms
     for word in _with_punctuation(words):
         start = start_ms + round(1000 * word.start_s)
         end = start_ms + round(1000 * word.end_s)
-        if (start + end) / 2 < span.start_ms or (start + end) / 2 > span.end_ms:
-            continue
         at = min(max(at, start), span.end_ms)
         end = min(max(at, end), span.end_ms)
         probability = min(1.0, max(0.0, round(word.probability, 4)))

@@ -40,11 +40,19 @@ class EndpointRule:
 
     speech: float = 0.5  # a window at or above this is speech
     silence: float = 0.35  # below this it is silence; between the two it is what the one before was
-    min_silence_ms: int = 160
+    min_silence_ms: int = 160  # ends an utterance of `settled_ms` and more
+    short_silence_ms: int = 640  # would end one of no length; in between it falls in a straight line
+    settled_ms: int = 8_000
     min_speech_ms: int = 120  # of windows that are speech; a click is not an utterance
     pad_ms: int = 60
     longest_ms: int = 12_000
     cut_after_ms: int = 6_000  # where a cut is forced, the quietest point is looked for after this
+
+    def silence_that_ends(self, length_ms: int) -> int:
+        """A pause ends a long utterance sooner than a short one: people pause inside a sentence too, and a fragment
+        costs as much to recognise as a sentence and says less."""
+        share = min(1.0, length_ms / max(1, self.settled_ms))
+        return round(self.short_silence_ms + share * (self.min_silence_ms - self.short_silence_ms))
 
 
 @dataclass(frozen=True)
@@ -198,7 +206,7 @@ class SileroVoiceActivity:
         silent = probability < rule.silence or (p.quiet > 0 and not loud)
         p = replace(p, heard=p.heard + loud, quiet=p.quiet + 1 if silent else 0, odds=p.odds + _byte(probability))
         now = at + WINDOW
-        if p.quiet * WINDOW >= rule.min_silence_ms * PER_MS:
+        if p.quiet * WINDOW >= rule.silence_that_ends((now - p.quiet * WINDOW - p.start) // PER_MS) * PER_MS:
             return self._close(p, closed, now=now)
         if now + pad - p.start >= rule.longest_ms * PER_MS:
             return self._cut(p, closed)
