@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from streamproc.core.candidate import Ended, Gap, Stalled
 from streamproc.core.continuity import Arrival, Continuity, arrive, silence
@@ -51,6 +52,14 @@ def test_a_clip_after_its_gap_is_used_and_reopens_nothing() -> None:
 
     assert [True] * 4 == [a.usable for a in arrivals]
     assert 1 == len(told(arrivals))
+
+
+def test_words_that_could_not_be_heard_again_are_a_gap_of_no_length() -> None:
+    arrivals = come(embedding_of(0), replace(embedding_of(1), speech_lost="audio_expired"))
+
+    start_ms = embedding_of(1).span.start_ms
+    assert [("gap", Span(start_ms=start_ms, end_ms=start_ms), "audio_expired")] == told(arrivals)
+    assert [True, True] == [a.usable for a in arrivals]
 
 
 def test_a_late_clip_that_is_lost_was_a_gap_already() -> None:

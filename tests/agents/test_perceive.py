@@ -1,0 +1,275 @@
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from streamproc.agents.perceive import Perceive, SpeechState
+from streamproc.core.chunk import LiveChunk, MediaRef
+from streamproc.core.clip import SAMPLE_RATE_HZ, ClipFrames, ClipMedia, Waveform
+from streamproc.core.embedding import ClipEmbedding, Vector
+from streamproc.core.span import Span
+from streamproc.core.transcript import Transcript, Utterance
+from streamproc.errors import Unavailable
+from streamproc.ports import ClipEncoder, Delivery, Origin, VoiceSpans
+
+CHUNK_MS = 2_000
+RELEASE = "sha256:" + "a" * 64
+
+
+def chunk(
+    sequence: int, *, last: bool = False, broadcast: str = "b-1", media: bytes | MediaRef = b"media"
+) -> LiveChunk:
+    return LiveChunk(
+        stream_id="room",
+        broadcast_id=broadcast,
+        sequence=sequence,
+        start_ms=sequence * CHUNK_MS,
+        duration_ms=CHUNK_MS,
+        captured_at=datetime(2026, 1, 1, tzinfo=UTC),
+        last=last,
+        media=media,
+    )
+
+
+def delivery(of: LiveChunk) -> Delivery:
+    origin = Origin(topic="live.chunks", partition=0, offset=of.sequence, n=0)
+    return Delivery(message=of, topic="live.chunks", partition=0, offset=of.sequence, origin=origin)
+
+
+class Opener:
+    """Gives a frame at the start of each chunk, and a tone whose loudness is the chunk's number."""
+
+    async def open(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> ClipMedia:
+        samples = np.full(CHUNK_MS * SAMPLE_RATE_HZ // 1000, (span.start_ms // CHUNK_MS) / 100, np.float32)
+        return ClipMedia(
+            frames=ClipFrames(pixels=np.zeros((1, 8, 8, 3), np.uint8), at_ms=(span.start_ms,)),
+            waveform=Waveform(samples=samples, start_ms=span.start_ms),
+        )
+
+
+@dataclass
+class Voice:
+    """Finds the utterances it was told of, each in the chunk in which it ends."""
+
+    spans: tuple[Span, ...] = ()
+
+    def advance(self, state: bytes | None, waveform: Waveform, *, last: bool) -> VoiceSpans:
+        start = int(state or b"0")
+        end = waveform.end_ms
+        closed = tuple(s for s in self.spans if start < s.end_ms <= end or (last and s.start_ms < end < s.end_ms))
+        going = [s.start_ms for s in self.spans if s.start_ms < end < s.end_ms and not last]
+        return VoiceSpans(state=str(end).encode(), closed=closed, open_since_ms=going[0] if going else None)
+
+
+@dataclass
+class Listener:
+    """Writes down what it is given to hear; answers when it may."""
+
+    may: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: dict[Span, tuple[float, ...]] = field(default_factory=dict)
+    languages: list[str | None] = field(default_factory=list)
+    engine: dict[str, str] = field(default_factory=lambda: {"speech": "fake"})
+    fail_with: Unavailable | None = None
+
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
+        self.heard[span] = tuple(sorted({round(float(v), 2) for v in waveform.samples}))
+        self.languages.append(language)
+        await self.may.wait()
+        if self.fail_with is not None:
+            raise self.fail_with
+        return Utterance(span=span, text=f"said at {span.start_ms}", language="zh")
+
+
+class Encoder:
+    release = RELEASE
+    engine: dict[str, str] = {"device": "cpu"}  # noqa: RUF012 - as the port has it
+
+    async def encode_frames(self, frames: ClipFrames) -> tuple[Vector, ...]:
+        return tuple(np.array([1.0, 0.0], np.float32) for _ in frames.at_ms)
+
+    async def encode_utterances(self, texts: Sequence[str]) -> tuple[Vector, ...]:
+        return tuple(np.array([0.0, 1.0], np.float32) for _ in texts)
+
+
+class Encoders:
+    def active(self) -> ClipEncoder:
+        return Encoder()
+
+
+class Frames:
+    async def keep(self, pixels: NDArray[np.uint8]) -> str:
+        return f"sha256:{pixels.shape}"
+
+
+@dataclass
+class History:
+    chunks_kept: tuple[LiveChunk, ...] = ()
+
+    async def chunks(
+        self, partition: int, *, stream_id: str, first_offset: int, end_offset: int
+    ) -> tuple[tuple[int, LiveChunk], ...]:
+        return tuple((c.sequence, c) for c in self.chunks_kept if first_offset <= c.sequence < end_offset)
+
+
+class NoObjects:
+    async def get(self, ref: MediaRef) -> bytes:
+        raise Unavailable("object store", "down")
+
+    async def put(self, content: bytes, *, content_type: str) -> MediaRef:
+        raise NotImplementedError
+
+
+def agent(voice: Voice, listener: Listener, history: History | None = None) -> Perceive:
+    return Perceive(
+        opener=Opener(),
+        objects=NoObjects(),
+        voice=voice,
+        transcriber=listener,
+        encoders=Encoders(),
+        history=history or History(),
+        evidence=Frames(),
+    )
+
+
+def clip_in(outputs: Sequence[object]) -> ClipEmbedding:
+    [clip] = [o.message for o in outputs if isinstance(o.message, ClipEmbedding)]  # type: ignore[attr-defined]
+    return clip
+
+
+async def fold(
+    perceive: Perceive, chunks: Sequence[LiveChunk], state: SpeechState | None = None
+) -> list[ClipEmbedding]:
+    state, clips = state or perceive.fresh("room"), []
+    for each in chunks:
+        step = await perceive.step(state, delivery(each))
+        state = step.state
+        clips.append(clip_in(step.outputs))
+    return clips
+
+
+SAID = Span(start_ms=1_500, end_ms=3_000)  # begins in chunk 0, ends in chunk 1
+
+
+async def test_a_clip_carries_what_closed_before_it_and_never_waits_for_its_own() -> None:
+    listener = Listener()
+    perceive = agent(Voice((SAID,)), listener)
+    state = perceive.fresh("room")
+    state = (await perceive.step(state, delivery(chunk(0)))).state
+    closing = await asyncio.wait_for(perceive.step(state, delivery(chunk(1))), 5)  # though nobody may answer yet
+    listener.may.set()
+    carrying = await perceive.step(closing.state, delivery(chunk(2)))
+
+    assert () == clip_in(closing.outputs).spoken
+    assert [SAID] == [s.span for s in clip_in(carrying.outputs).spoken]
+    assert [SAID] == [
+        u.span for o in carrying.outputs if isinstance(o.message, Transcript) for u in o.message.utterances
+    ]
+
+
+async def test_an_utterance_is_heard_over_the_border_of_its_chunks() -> None:
+    listener = Listener()
+    listener.may.set()
+    await fold(agent(Voice((SAID,)), listener), [chunk(0), chunk(1), chunk(2)])
+
+    assert {SAID: (0.0, 0.01)} == listener.heard
+
+
+async def test_the_last_clip_carries_the_utterance_that_it_closes_itself() -> None:
+    listener = Listener()
+    listener.may.set()
+    clips = await fold(agent(Voice((SAID,)), listener), [chunk(0), chunk(1, last=True)])
+
+    assert [SAID] == [s.span for s in clips[-1].spoken]
+
+
+async def test_the_language_that_was_heard_is_expected_from_then_on() -> None:
+    listener = Listener()
+    listener.may.set()
+    later = Span(start_ms=6_500, end_ms=7_500)  # closes when the first has been carried
+    await fold(agent(Voice((SAID, later)), listener), [chunk(n) for n in range(4)])
+
+    assert [None, "zh"] == listener.languages
+
+
+async def test_after_a_take_over_the_sound_is_read_again_and_the_clips_are_the_same() -> None:
+    chunks = [chunk(n) for n in range(4)]
+    first, second = Listener(), Listener()
+    first.may.set()
+    second.may.set()
+    whole = await fold(agent(Voice((SAID,)), first), chunks)
+    before = agent(Voice((SAID,)), first)
+    state = before.fresh("room")
+    for each in chunks[:2]:
+        state = (await before.step(state, delivery(each))).state
+    after = await fold(agent(Voice((SAID,)), second, History(tuple(chunks))), chunks[2:], state)
+
+    assert whole[2:] == after
+    assert first.heard == second.heard
+
+
+async def test_where_the_sound_has_expired_speech_starts_clean_and_the_clip_says_so() -> None:
+    listener = Listener()
+    listener.may.set()
+    before = agent(Voice((SAID,)), listener)
+    state = (await before.step(before.fresh("room"), delivery(chunk(0)))).state
+    clips = await fold(agent(Voice((SAID,)), listener), [chunk(1), chunk(2)], state)
+
+    assert ["audio_expired", None] == [c.speech_lost for c in clips]
+
+
+async def test_a_lost_chunk_leaves_a_clip_without_vectors_that_says_why() -> None:
+    perceive = agent(Voice(), Listener())
+    step = await perceive.lost(perceive.fresh("room"), delivery(chunk(0)), "undecodable_media")
+
+    assert ("undecodable_media", (), ()) == (
+        clip_in(step.outputs).lost,
+        clip_in(step.outputs).seen,
+        clip_in(step.outputs).spoken,
+    )
+
+
+async def test_a_new_broadcast_begins_with_no_words_of_the_old_one() -> None:
+    listener = Listener()
+    listener.may.set()
+    clips = await fold(agent(Voice((SAID,)), listener), [chunk(0), chunk(1), chunk(2, broadcast="b-2")])
+
+    assert () == clips[-1].spoken
+
+
+async def test_a_failed_transcription_is_tried_again_with_the_next_call() -> None:
+    listener = Listener(fail_with=Unavailable("speech", "gone"))
+    listener.may.set()
+    perceive = agent(Voice((SAID,)), listener)
+    state = perceive.fresh("room")
+    for each in (chunk(0), chunk(1)):
+        state = (await perceive.step(state, delivery(each))).state
+    with pytest.raises(Unavailable):
+        await perceive.step(state, delivery(chunk(2)))
+    listener.fail_with = None
+    step = await perceive.step(state, delivery(chunk(2)))
+
+    assert [SAID] == [s.span for s in clip_in(step.outputs).spoken]
+
+
+async def test_a_store_that_is_down_holds_the_chunk() -> None:
+    ref = MediaRef(uri="file:///x", size_bytes=1, sha256="0" * 64, content_type="video/mp2t")
+    perceive = agent(Voice(), Listener())
+    with pytest.raises(Unavailable):
+        await perceive.step(perceive.fresh("room"), delivery(chunk(0, media=ref)))
+
+
+async def test_forgetting_a_stream_ends_what_was_begun_for_it() -> None:
+    listener = Listener()
+    perceive = agent(Voice((SAID,)), listener)
+    state = perceive.fresh("room")
+    for each in (chunk(0), chunk(1)):
+        state = (await perceive.step(state, delivery(each))).state
+    running = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    perceive.forget(["room"])
+    await asyncio.gather(*running, return_exceptions=True)
+
+    assert [True] == [task.cancelled() for task in running]
