@@ -1,7 +1,8 @@
 """Reads a compacted topic whole, outside every group, and goes on reading."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,6 +18,15 @@ RETRY_S: Final = 1.0
 _log: Final = structlog.get_logger()
 
 
+@dataclass(eq=False)
+class _Followed:
+    """A partition from `follow` to `unfollow`; followed again it is another one, read from the beginning again."""
+
+    position: int | None = None  # next offset to read
+    end: int | None = None  # as of the first assignment
+    caught_up: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class TopicFollower:
     """`async with TopicFollower(client, topic, latest) as follower:` then follow partitions, all or some.
 
@@ -28,9 +38,7 @@ class TopicFollower:
         self._client = client
         self._topic = topic
         self._latest = latest
-        self._wanted: set[int] = set()
-        self._positions: dict[int, int] = {}  # next offset, of partitions that were read already
-        self._caught_up: dict[int, asyncio.Event] = {}
+        self._wanted: dict[int, _Followed] = {}
         self._changed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
 
@@ -48,10 +56,9 @@ class TopicFollower:
     async def follow(self, partition: int) -> None:
         """Returns when the partition has been read to its end as of the call. May be repeated."""
         if partition not in self._wanted:
-            self._wanted.add(partition)
-            self._caught_up[partition] = asyncio.Event()
+            self._wanted[partition] = _Followed()
             self._changed.set()
-        await self._caught_up[partition].wait()
+        await self._wanted[partition].caught_up.wait()
 
     async def follow_all(self) -> None:
         """Follows every partition; returns when all have been read to their end. Raises Unavailable; Misconfigured
@@ -61,9 +68,7 @@ class TopicFollower:
 
     def unfollow(self, partition: int) -> None:
         """Stops, and forgets what came from it."""
-        self._wanted.discard(partition)
-        self._caught_up.pop(partition, None)
-        self._positions.pop(partition, None)
+        self._wanted.pop(partition, None)
         self._latest.drop(partition)
         self._changed.set()
 
@@ -86,37 +91,44 @@ class TopicFollower:
                 await asyncio.sleep(RETRY_S)
 
     async def _read_with(self, consumer: AIOKafkaConsumer) -> None:
-        reading: set[int] = set()
-        ends: dict[int, int] = {}
+        reading: dict[int, _Followed] = {}
         while True:
             self._changed.clear()
             if reading != self._wanted:
-                reading = set(self._wanted)
-                ends = await self._assign(consumer, reading)
+                reading = dict(self._wanted)
+                await self._assign(consumer, reading)
                 continue  # it may have changed meanwhile
             if not reading:
                 await self._changed.wait()
                 continue
-            for place, messages in (await consumer.getmany(timeout_ms=POLL_MS)).items():
-                for message in messages:
-                    if place.partition in self._wanted:
+            batches = await consumer.getmany(timeout_ms=POLL_MS)
+            for place, messages in batches.items():
+                if self._is_still(reading, place.partition):
+                    for message in messages:
                         self._latest.apply(as_record(message))
-            for partition in reading & self._wanted:
-                self._positions[partition] = await consumer.position(TopicPartition(self._topic, partition))
-                if self._positions[partition] >= ends[partition]:
-                    self._caught_up[partition].set()
+            for partition, followed in reading.items():
+                position = await consumer.position(TopicPartition(self._topic, partition))
+                if not self._is_still(reading, partition):
+                    continue
+                followed.position = position
+                if followed.end is not None and position >= followed.end:
+                    followed.caught_up.set()
 
-    async def _assign(self, consumer: AIOKafkaConsumer, partitions: Iterable[int]) -> dict[int, int]:
-        """The ends as of now. An assignment replaces the one before it, so places already read are sought again."""
-        places = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
+    def _is_still(self, reading: Mapping[int, _Followed], partition: int) -> bool:
+        return self._wanted.get(partition) is reading[partition]
+
+    async def _assign(self, consumer: AIOKafkaConsumer, reading: Mapping[int, _Followed]) -> None:
+        """An assignment replaces the one before it, so places already read are sought again."""
+        places = {TopicPartition(self._topic, partition): followed for partition, followed in reading.items()}
         if not places:
             consumer.unsubscribe()
-            return {}
-        consumer.assign(places)
-        ends = await consumer.end_offsets(places)
-        for place in places:
-            if (position := self._positions.get(place.partition)) is None:
+            return
+        consumer.assign(list(places))
+        ends = await consumer.end_offsets(list(places))
+        for place, followed in places.items():
+            if followed.end is None:
+                followed.end = ends[place]
+            if followed.position is None:
                 await consumer.seek_to_beginning(place)
             else:
-                consumer.seek(place, position)
-        return {place.partition: ends[place] for place in places}
+                consumer.seek(place, followed.position)

@@ -138,6 +138,19 @@ async def test_a_partition_that_is_not_followed_any_more_is_forgotten_and_others
 
 
 @pytest.mark.slow
+async def test_a_partition_that_goes_and_comes_back_at_once_is_read_again(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    async with kafka_world(kafka, tmp_path) as world:
+        await world.outbox.send(shelf("room-1", 1, "mug"))
+        latest = shelves_by_version()
+        async with TopicFollower(world.client, LIVE_SHELVES, latest) as follower:
+            for _ in range(3):
+                await follower.follow_all()
+                assert {"room-1"} == set(latest.items())
+                for partition in range(PARTITIONS):
+                    follower.unfollow(partition)
+
+
+@pytest.mark.slow
 async def test_a_broker_that_goes_away_is_waited_for(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     async with kafka_world(kafka, tmp_path) as world:
         await world.outbox.send(shelf("room-1", 1, "mug"))
