@@ -190,7 +190,7 @@ async def test_the_language_that_was_heard_is_expected_from_then_on() -> None:
     listener = Listener()
     listener.may.set()
     later = Span(start_ms=6_500, end_ms=7_500)  # closes when the first has been carried
-    await fold(agent(Voice((SAID, later)), listener), [chunk(n) for n in range(4)])
+    await fold(agent(Voice((SAID, later)), listener), [chunk(n) for n in range(5)])
 
     assert [None, "zh"] == listener.languages
 
