@@ -14,6 +14,7 @@ import msgspec
 
 from streamproc.adapters.logs import configure_logs
 from streamproc.errors import BadMessage, Misconfigured, Unavailable
+from streamproc.jobs.bench_quality import BenchPlan
 from streamproc.settings import Settings, read_settings
 from streamproc.wiring import commands as verbs
 from streamproc.wiring import show, workers, worlds
@@ -27,6 +28,7 @@ UNAVAILABLE: Final = 3
 
 FORMAT = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def main() -> None:
@@ -143,6 +145,60 @@ def recognise(
         _figures(figures)
     else:
         click.echo(figures.told())
+
+
+@commands.command()
+@click.option("--bench", required=True, type=FOLDER, help="The folder of make_streams.py and score_mentions.py.")
+@click.option("--data", required=True, type=FOLDER, help="The folder of grocery/, clothing/ and speech/.")
+@click.option(
+    "--work", required=True, type=click.Path(file_okay=False, path_type=Path), help="Streams and logs go here."
+)
+@click.option("--split", default="val", show_default=True, help="Whose photos.")
+@click.option("--seeds", default="1,2,3,4,5", show_default=True, help="A run of streams each.")
+@click.option("--streams", default=6, show_default=True, type=click.IntRange(1, 100))
+@click.option("--minutes", default=3, show_default=True, type=click.IntRange(1, 120))
+@click.option("--products", default=20, show_default=True, type=click.IntRange(1, 500), help="On each shelf.")
+@click.option("--release", type=click.Path(exists=True, file_okay=False), help="A release folder; default: lite.")
+@click.option("--side", "sides", multiple=True, type=click.Choice(list(worlds.SIDES)), help="Default: all three.")
+@FORMAT
+def bench(
+    bench: Path,
+    data: Path,
+    work: Path,
+    split: str,
+    seeds: str,
+    streams: int,
+    minutes: int,
+    products: int,
+    release: str | None,
+    sides: tuple[str, ...],
+    form: str,
+) -> None:
+    """Makes bench streams, recognises them with sound and pictures and with either alone, and scores the mentions.
+
+    Example: streamproc bench --bench ../shared/bench --data ../shared/data --work /tmp/bench
+    """
+    settings = _settings(quiet=True)
+    if release is not None:
+        settings = msgspec.structs.replace(settings, release_dir=release)
+    plan = BenchPlan(
+        bench=bench,
+        data=data,
+        work=work,
+        split=split,
+        seeds=tuple(int(seed) for seed in seeds.split(",")),
+        streams=streams,
+        minutes=minutes,
+        products=products,
+    )
+    figures = worlds.bench(
+        settings, plan, sides=sides or tuple(worlds.SIDES), say=lambda line: click.echo(line, err=True)
+    )
+    if form == "json":
+        _figures(figures)
+    else:
+        for side, found in figures.items():
+            click.echo(found.told(side))
 
 
 @commands.command()

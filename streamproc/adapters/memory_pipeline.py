@@ -11,6 +11,7 @@ from streamproc import wire
 from streamproc.adapters.memory import MemoryOutbox, MemoryRunner, MemoryStateTopic
 from streamproc.adapters.memory_broker import MemoryBroker
 from streamproc.adapters.stream_worker import StreamWorker
+from streamproc.adapters.worker_limits import WorkerLimits
 from streamproc.core.catalog import ProductPage, Shelf
 from streamproc.core.chunk import LiveChunk
 from streamproc.core.mention import ProductMention
@@ -107,6 +108,7 @@ class MemoryPipeline:
             partitions={topic: self._broker.partitions(topic)},
             clock=self._clock,
             stage=seat.stage,
+            limits=WorkerLimits(deadline_s=None),  # as fast as it goes, however slow that is
         )
         return MemoryRunner(self._broker, worker, group=name, topics=[topic])
 

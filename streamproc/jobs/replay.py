@@ -11,6 +11,7 @@ from streamproc import wire
 from streamproc.adapters.memory import MemoryOutbox, MemoryRunner, MemoryStateTopic
 from streamproc.adapters.memory_broker import MemoryBroker
 from streamproc.adapters.stream_worker import StreamWorker
+from streamproc.adapters.worker_limits import WorkerLimits
 from streamproc.core.mention import ProductMention
 from streamproc.ports import AnyAgent, Clock, Record
 from streamproc.topics import LIVE_CANDIDATES, PRODUCT_MENTIONS, SPOT_STATE
@@ -60,6 +61,7 @@ async def replay_candidates(
         states=MemoryStateTopic(broker, SPOT_STATE),
         partitions={LIVE_CANDIDATES: partitions},
         clock=clock,
+        limits=WorkerLimits(deadline_s=None),
     )
     runner = MemoryRunner(broker, worker, group="replay", topics=[LIVE_CANDIDATES])
     folding = asyncio.create_task(runner.run())

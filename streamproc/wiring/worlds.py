@@ -33,6 +33,7 @@ from streamproc.agents.index import Index
 from streamproc.core.release import ReleaseActivation
 from streamproc.embedded.world import PARTITIONS, EmbeddedWorld
 from streamproc.errors import Misconfigured
+from streamproc.jobs import bench_quality
 from streamproc.jobs import recognise as recognising
 from streamproc.jobs import topics as topic_jobs
 from streamproc.jobs.kafka_pipeline import KafkaPipeline
@@ -147,6 +148,40 @@ def recognise(
             )
 
     return asyncio.run(work())
+
+
+SIDES: Final = {"both": None, "no_audio": "audio", "no_video": "video"}
+
+
+def bench(
+    settings: Settings, plan: bench_quality.BenchPlan, *, sides: Sequence[str], say: Callable[[str], None]
+) -> dict[str, bench_quality.BenchFigures]:
+    """Recognises the bench's streams with both sides, without sound, and without pictures, and scores each.
+
+    Raises Misconfigured where the bench or its data is missing.
+    """
+    folders = bench_quality.made_streams(plan, say)
+    figures = {}
+    for side in sides:
+        logs = []
+        for folder in folders:
+            logs.append(folder / f"mentions-{side}.jsonl")
+            took = recognise(
+                settings,
+                sorted((folder / "streams").iterdir()),
+                pages=folder / "pages.jsonl",
+                shelves=folder / "shelves.jsonl",
+                out=logs[-1],
+                through="memory",
+                record=folder / "recorded" if side == "both" else None,
+                without=SIDES[side],
+                warn=say,
+            )
+            say(f"{folder.name} {side}: {took.told()}")
+        truths = [folder / "truth.jsonl" for folder in folders]
+        figures[side] = bench_quality.scored(plan, truths, logs, side)
+        say(figures[side].told(side))
+    return figures
 
 
 @asynccontextmanager
