@@ -14,9 +14,10 @@ from streamproc.adapters.stream_worker import StreamWorker
 from streamproc.adapters.worker_limits import WorkerLimits
 from streamproc.core.catalog import ProductPage, Shelf
 from streamproc.core.chunk import LiveChunk
+from streamproc.core.embedding import PageEmbedding
 from streamproc.core.mention import ProductMention
 from streamproc.core.release import ReleaseActivation
-from streamproc.ports import AnyAgent, Clock, Record
+from streamproc.ports import AnyAgent, Clock, ProductIndex, Record
 from streamproc.topics import (
     CATALOG_PAGES,
     DEAD_LETTERS,
@@ -44,12 +45,18 @@ class MemoryPipeline:
     """jobs.recognise.Pipeline. One use: load, put, finish. A worker's failure is raised from whichever comes next."""
 
     def __init__(
-        self, broker: MemoryBroker, seats: Mapping[str, Seat], active: ReleaseActivation, clock: Clock
+        self,
+        broker: MemoryBroker,
+        seats: Mapping[str, Seat],
+        active: ReleaseActivation,
+        clock: Clock,
+        index: ProductIndex,
     ) -> None:
         self._broker = broker
         self._seats = seats
         self.active = active
         self._clock = clock
+        self._index = index
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def load(self, pages: Sequence[ProductPage], shelves: Sequence[Shelf]) -> tuple[str, ...]:
@@ -89,6 +96,10 @@ class MemoryPipeline:
         """A line per message that was set aside so far."""
         letters = [wire.read_dead_letter(record) for record in self._broker.log(DEAD_LETTERS)]
         return [f"{letter.reason}: {letter.detail}" for letter in letters]
+
+    async def rows(self, product_ids: Sequence[str]) -> tuple[PageEmbedding, ...]:
+        """What the index holds of these products."""
+        return await self._index.pages_of(self.active.collection, product_ids)
 
     def topic(self, topic: str) -> tuple[msgspec.Struct, ...]:
         """The messages of a topic, partition by partition."""

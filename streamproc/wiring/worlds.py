@@ -130,7 +130,8 @@ def recognise(
                 warn(line)
             write_mentions(out, done.mentions)
             if record is not None:
-                _record(record, pipeline)
+                rows = await pipeline.rows(sorted({page.product_id for page in catalogue.rows}))
+                _record(record, clips=pipeline.topic(LIVE_CLIPS), candidates=pipeline.topic(LIVE_CANDIDATES), rows=rows)
             media_s = done.media_ms / 1000
             return Figures(
                 streams=len(files),
@@ -215,6 +216,7 @@ async def memory_pipeline(settings: Settings, *, without: str | None = None) -> 
                 {name: Seat(agent=agents[name], state_topic=seats[name].state, stage=STAGE[name]) for name in agents},
                 active,
                 clock,
+                index,
             )
 
 
@@ -323,14 +325,12 @@ def _for_children(settings: Settings) -> dict[str, str]:
     }
 
 
-def _record(folder: Path, pipeline: MemoryPipeline) -> None:
-    """Clips and candidates as JSON lines, in the order of the topic: what rules are fitted on."""
+def _record(folder: Path, **recorded: Sequence[Struct]) -> None:
+    """What rules are fitted on, as JSON lines: `NAME.jsonl`, in the order of the topic."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for topic in (LIVE_CLIPS, LIVE_CANDIDATES):
-        with (folder / f"{topic}.jsonl").open("wb") as file:
-            for message in pipeline.topic(topic):
-                file.write(msgspec.json.encode({"type": type(message).__name__, "data": message}) + b"\n")
+    for name, values in recorded.items():
+        (folder / f"{name}.jsonl").write_bytes(b"".join(msgspec.json.encode(value) + b"\n" for value in values))
 
 
 def _cpu_s() -> float:
