@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamproc.adapters.heard_words import (
+    SURE,
     Doubts,
     Hearing,
     TimedWord,
@@ -29,6 +30,7 @@ from streamproc.adapters.speech_window import (
     around,
     in_window,
     is_audible,
+    other_window,
     token_cap,
     window_of,
 )
@@ -39,7 +41,6 @@ from streamproc.core.transcript import Utterance
 from streamproc.errors import Misconfigured
 
 MOST_TOKENS: Final = 448  # of prompt and text together; what the decoder has positions for
-SURE: Final = 0.8  # a stream's language changes only where the new one is at least this likely
 TOKENS_PER_S: Final = 50  # encoder frames, and so the grid of word times: 20 ms
 
 
@@ -167,8 +168,7 @@ class Ct2Speech:
             if language != job.language and sure > SURE and len(samples) > SAMPLE_RATE_HZ:
                 hearing = self._decode([encoded], [language], [cap])[0]
         if repeats_itself(hearing, self._doubts):
-            # A runaway depends on the window: the other one mostly goes well.
-            encoded = self._encode(samples, SHORT_S + LONG_S - job.window_s if job.window_s == SHORT_S else 30)
+            encoded = self._encode(samples, other_window(job.window_s))
             hearing = self._decode([encoded], [hearing.language], [cap])[0]
             if repeats_itself(hearing, self._doubts):
                 return None

