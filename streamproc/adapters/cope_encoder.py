@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import encoders.release
 import numpy as np
-from encoders.errors import ReleaseRefused
 from numpy.typing import NDArray
 
+import encoders.release
+from encoders.errors import ReleaseRefused
 from streamproc.core.catalog import ProductPage
 from streamproc.core.clip import ClipFrames
 from streamproc.core.embedding import PageEmbedding, PagePart, ReleaseId, Vector, pack
@@ -38,12 +39,21 @@ class CopeEncoder:
         self._towers = release
         self._images = images
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="towers")
+        self._waiting: list[tuple[NDArray[np.uint8], asyncio.Future[NDArray[np.float32]]]] = []
+        self._serving: asyncio.Task[None] | None = None
 
     async def encode_frames(self, frames: ClipFrames) -> tuple[Vector, ...]:
-        """One unit vector per frame."""
+        """One unit vector per frame.
+
+        Clips of several streams that wait for the towers share their batches; nobody waits for a batch to fill.
+        """
         if not frames.at_ms:
             return ()
-        return tuple(await self._run(lambda: self._towers.encode_frames(frames.pixels)))
+        answer: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((frames.pixels, answer))
+        if self._serving is None or self._serving.done():
+            self._serving = asyncio.create_task(self._serve())
+        return tuple(await answer)
 
     async def encode_utterances(self, texts: Sequence[str]) -> tuple[Vector, ...]:
         """One unit vector per text."""
@@ -63,6 +73,27 @@ class CopeEncoder:
     def close(self) -> None:
         """Lets the thread go."""
         self._thread.shutdown(wait=True)
+
+    async def _serve(self) -> None:
+        """Takes all that waits, as often as something does: one call per size of picture."""
+        while self._waiting:
+            taken, self._waiting = self._waiting, []
+            for size in dict.fromkeys(pixels.shape[1:] for pixels, _ in taken):
+                same = [(pixels, answer) for pixels, answer in taken if pixels.shape[1:] == size]
+                try:
+                    rows = await self._run(partial(self._encode, [pixels for pixels, _ in same]))
+                except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+                    for _, answer in same:
+                        if not answer.done():
+                            answer.set_exception(error)
+                    continue
+                for (_, answer), vectors in zip(same, rows, strict=True):
+                    if not answer.done():
+                        answer.set_result(vectors)
+
+    def _encode(self, clips: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        rows = self._towers.encode_frames(np.concatenate(clips))
+        return np.split(rows, np.cumsum([len(pixels) for pixels in clips])[:-1])
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
