@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import resource
 import shutil
 import signal
 import sys
@@ -53,6 +52,7 @@ from streamproc.wiring.engines import (
     perceiving,
     spotting,
 )
+from streamproc.wiring.process_watch import spent_cpu_s, watched_memory
 
 KEPT_MEDIA_BYTES: Final = 8 * 2**20  # of chunks that every agent has done with, per partition, for speech
 ACTIVATED_AT: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -69,7 +69,8 @@ class Figures(Struct, frozen=True, kw_only=True):
     wall_s: float  # without loading models and pages
     cpu_s: float  # this process and its children
     times_real_time: float
-    peak_rss_mb: float  # of the largest process
+    peak_mb: float  # resident, this process and all below it
+    growth_mb: float  # median of the last quarter of the run less that of the second
     dead_letters: int = 0
     through: str = "memory"
     release: str = ""
@@ -78,7 +79,8 @@ class Figures(Struct, frozen=True, kw_only=True):
         """For people."""
         return (
             f"{self.streams} streams, {self.media_s:.0f} s of media: {self.mentions} mentions in {self.events} events; "
-            f"{self.wall_s:.1f} s wall, {self.cpu_s:.1f} s CPU, {self.times_real_time:.1f} x real time"
+            f"{self.wall_s:.1f} s wall, {self.cpu_s:.1f} s CPU, {self.times_real_time:.1f} x real time, "
+            f"{self.peak_mb:.0f} MB at most, {self.growth_mb:+.0f} MB over the run"
         )
 
 
@@ -117,6 +119,7 @@ def recognise(
             else:
                 pipeline = await stack.enter_async_context(kafka_pipeline(settings))
             timed = _Timed(pipeline)
+            memory = await stack.enter_async_context(watched_memory())
             bar = stack.enter_context(_progress(files))
             done = await recognising.recognise(
                 files, catalogue.rows, () if rooms is None else rooms.rows, timed, progress=bar
@@ -142,7 +145,8 @@ def recognise(
                 wall_s=round(wall_s, 2),
                 cpu_s=round(cpu_s, 2),
                 times_real_time=round(media_s / wall_s, 2),
-                peak_rss_mb=round(_peak_rss_mb(), 1),
+                peak_mb=round(memory.peak_mb),
+                growth_mb=round(memory.growth_mb),
                 dead_letters=len(lines),
                 through=through,
                 release=pipeline.active.release,
@@ -283,7 +287,7 @@ class _Timed:
 
     async def load(self, pages: Any, shelves: Any) -> Any:
         faults = await self._pipeline.load(pages, shelves)
-        self._began = (time.monotonic(), _cpu_s())
+        self._began = (time.monotonic(), spent_cpu_s())
         return faults
 
     async def put(self, chunk: Any) -> None:
@@ -293,7 +297,7 @@ class _Timed:
         return await self._pipeline.finish(stream_ids)
 
     def taken(self) -> tuple[float, float]:
-        return time.monotonic() - self._began[0], _cpu_s() - self._began[1]
+        return time.monotonic() - self._began[0], spent_cpu_s() - self._began[1]
 
 
 @contextmanager
@@ -331,12 +335,3 @@ def _record(folder: Path, **recorded: Sequence[Struct]) -> None:
     folder.mkdir(parents=True)
     for name, values in recorded.items():
         (folder / f"{name}.jsonl").write_bytes(b"".join(msgspec.json.encode(value) + b"\n" for value in values))
-
-
-def _cpu_s() -> float:
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
-
-
-def _peak_rss_mb() -> float:
-    return max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
