@@ -49,6 +49,9 @@ STEP_S: Final = 0.04
 KEY_SLACK_S: Final = 0.02
 """A key frame this much before the target is on it: stamps are rounded."""
 
+MAX_EARLY: Final = 200
+"""Sound packets kept from before the first key frame."""
+
 MAX_PENDING_BYTES: Final = 256 * 2**20
 
 TS_CODECS: Final = frozenset({"h264", "hevc", "mpeg2video", "aac", "mp3", "mp2", "ac3", "eac3"})
@@ -70,8 +73,8 @@ class Cut:
     content_type: str
     start_ms: int
     duration_ms: int
-    last: bool  # the input ended here
-    reset: bool = False  # the input's clock was set anew before this chunk; stream time goes on as if it had not
+    last: bool  # the input, or this part of it, ended here
+    part: int = 0  # rises where the input's clock was set anew; stream time is then 0 again
 
 
 @dataclass(slots=True)
@@ -82,7 +85,6 @@ class _Packet:
     at_s: float
     dts_s: float | None  # Matroska has none for the first packets of a reordered stream
     duration_s: float
-    reset: bool = False
 
 
 class _SoundClock:
@@ -135,15 +137,23 @@ class MediaCutter:
         if self._video is None and self._audio is None:
             raise ValueError("holds neither picture nor sound")
         self.format = self._container_for()
+        self.failure: av.FFmpegError | None = None  # why reading ended before the input's end
         self._origin_s: float | None = None
         self._start_s = 0.0
+        self._part = 0
         self._pending = _Pending()
 
     def chunks(self) -> Iterator[Cut]:
         """Chunks in order, without holes in time. Each waits for the key frame that ends it, and the last for the
-        end of the input. av.FFmpegError as soon as the input cannot be read on; what was cut before is good."""
-        pending = self._pending
-        for item, is_picture in self._packets():
+        end of the input. Where the input cannot be read on, it ends there and `failure` says why."""
+        for found in self._packets():
+            if found is None:
+                yield from self._rest()
+                self._pending, self._start_s = _Pending(), 0.0
+                self._part += 1
+                continue
+            item, is_picture = found
+            pending = self._pending
             pending.size_bytes += item.packet.size
             if pending.size_bytes > MAX_PENDING_BYTES:
                 raise ValueError(f"over {MAX_PENDING_BYTES >> 20} MiB without a place to cut")
@@ -159,16 +169,21 @@ class MediaCutter:
 
     # --- reading ---
 
-    def _packets(self) -> Iterator[tuple[_Packet, bool]]:
-        """Packets on one continuous clock that is 0 at the first key frame; nothing from before it."""
+    def _demuxed(self) -> Iterator[Packet[Any]]:
+        streams = [stream for stream in (self._video, self._audio) if stream is not None]
+        try:
+            yield from (packet for packet in self._container.demux(*streams) if packet.size)
+        except av.FFmpegError as failure:
+            self.failure = failure
+
+    def _packets(self) -> Iterator[tuple[_Packet, bool] | None]:
+        """Packets, and whether each is a picture, on one clock that is 0 at the first key frame; nothing from before
+        it. None where the input's clock was set anew: what follows begins at 0 again."""
         timeline = Timeline()
         sound_clock = _SoundClock(self._audio)
-        streams = [stream for stream in (self._video, self._audio) if stream is not None]
         early: list[_Packet] = []  # sound read before the first key frame shows where 0 is
         resets = 0
-        for packet in self._container.demux(*streams):
-            if packet.size == 0:
-                continue
+        for packet in self._demuxed():
             time_base = float(packet.stream.time_base or packet.time_base)
             is_picture = packet.stream is self._video or packet.stream_index == getattr(self._video, "index", -1)
             dts = packet.dts
@@ -183,10 +198,12 @@ class MediaCutter:
             at_s = stamp * time_base + offset_s
             if not is_picture:
                 at_s = sound_clock.smoothed_s(at_s, duration_s)
-            item = _Packet(
-                packet, at_s, None if dts_s is None else dts_s + offset_s, duration_s, reset=timeline.resets > resets
-            )
-            resets = timeline.resets
+            item = _Packet(packet, at_s, None if dts_s is None else dts_s + offset_s, duration_s)
+            if timeline.resets > resets:
+                resets = timeline.resets
+                if self._origin_s is not None:
+                    yield None
+                self._origin_s, early = None, []
             if self._origin_s is None:
                 if is_picture or self._video is None:
                     if not packet.is_keyframe:
@@ -195,7 +212,7 @@ class MediaCutter:
                     for sound in early:
                         yield _moved(sound, -at_s), False
                 else:
-                    early.append(item)
+                    early = [*early[-MAX_EARLY:], item]
                     continue
             yield _moved(item, -self._origin_s), is_picture
 
@@ -276,7 +293,7 @@ class MediaCutter:
             start_ms=start_ms,
             duration_ms=end_ms - start_ms,
             last=last,
-            reset=any(item.reset for item in pictures),
+            part=self._part,
         )
 
     # --- writing ---
@@ -329,7 +346,7 @@ def _preference(stream: av.VideoStream | av.AudioStream) -> tuple[bool, int]:
 
 def _moved(item: _Packet, by_s: float) -> _Packet:
     dts_s = None if item.dts_s is None else item.dts_s + by_s
-    return _Packet(item.packet, item.at_s + by_s, dts_s, item.duration_s, item.reset)
+    return _Packet(item.packet, item.at_s + by_s, dts_s, item.duration_s)
 
 
 def _without_leading(pictures: list[_Packet]) -> list[_Packet]:

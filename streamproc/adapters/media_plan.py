@@ -11,6 +11,9 @@ SAME_STREAM_JUMP_S = 10.0
 """A chunk lasts 10 s at most, so a longer step between neighbours is another clock, not a gap."""
 
 BACKWARD_SLACK_S = 0.1
+KNOWN_CLOCKS = 8
+"""Clocks that a late track may still be on. Few: a hostile chunk may set its clock anew with every packet."""
+
 WRAP_S = 2**33 / 90_000
 """MPEG-TS counts 33 bits of 90 kHz: 26.5 hours."""
 
@@ -53,7 +56,7 @@ class Timeline:
     def __init__(self) -> None:
         self._offsets = [0.0]
         self._next: dict[int, float] = {}  # track -> where its next packet is expected
-        self.resets = 0
+        self.resets = 0  # a wrap is none
 
     def offset_s(self, track: int, dts_s: float | None, duration_s: float) -> float:
         """What to add to this packet's times. Call once per packet, in file order; without a decode time the
@@ -69,8 +72,8 @@ class Timeline:
             if step < -BACKWARD_SLACK_S or step > SAME_STREAM_JUMP_S:
                 wrapped = offset + WRAP_S if abs(step + WRAP_S) < SAME_STREAM_JUMP_S else None
                 offset = expected - dts_s if wrapped is None else wrapped
-                self._offsets.append(offset)
-                self.resets += 1
+                self._offsets = [*self._offsets[1 - KNOWN_CLOCKS :], offset]
+                self.resets += wrapped is None
         end_s = dts_s + offset + duration_s
         self._next[track] = end_s if expected is None else max(end_s, expected)
         return offset

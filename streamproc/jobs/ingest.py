@@ -7,21 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import av
+import msgspec
+import structlog
 
+from streamproc.adapters.hls_source import HlsSource, Run
 from streamproc.adapters.media_cutter import Cut, MediaCutter
 from streamproc.core.chunk import LiveChunk, MediaRef
-from streamproc.errors import Misconfigured
+from streamproc.errors import Misconfigured, Unavailable
 from streamproc.ports import ObjectStore
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 INLINE_MAX_BYTES: Final = 900 * 1024
-READ_BYTES: Final = 2**20
+HLS_SCHEMES: Final = frozenset({"http", "https"})
+OPTIONS: Final = {"rtsp": {"rtsp_transport": "tcp"}, "rtsps": {"rtsp_transport": "tcp"}, "rtmp-listen": {"listen": "1"}}
+"""Per scheme; rtmp-listen:// waits for an encoder that pushes, as OBS does."""
+
+SCHEMES: Final = HLS_SCHEMES | {"rtmp", "rtmps", "rtmp-listen", "rtsp", "rtsps", "srt", "udp", "tcp"}
+
+log = structlog.get_logger()
 
 Sink = Callable[[LiveChunk], Awaitable[None]]
 
@@ -35,7 +48,7 @@ def file_broadcast_id(path: Path) -> str:
         raise Misconfigured("FILE", f"{path} cannot be read: {error.strerror}") from error
 
 
-def cut_file(path: Path, *, target_ms: int = 2_000) -> Iterator[Cut]:
+def cut_file(path: Path, *, target_ms: int = 2_000) -> Generator[Cut]:
     """The file's pieces in order. Misconfigured, naming the file, where it cannot be opened or holds no media."""
     try:
         # The demuxers of playlists would open further files; a file is only itself.
@@ -44,9 +57,60 @@ def cut_file(path: Path, *, target_ms: int = 2_000) -> Iterator[Cut]:
         raise Misconfigured("FILE", f"{path} cannot be opened as media: {error}") from error
     with container:
         try:
-            yield from MediaCutter(container, target_ms=target_ms).chunks()
+            cutter = MediaCutter(container, target_ms=target_ms)
+            yield from cutter.chunks()
         except (av.FFmpegError, ValueError) as error:
             raise Misconfigured("FILE", f"{path} cannot be cut: {error}") from error
+        if cutter.failure is not None:
+            log.warning("file_ends_early", file=str(path), error=str(cutter.failure))
+
+
+class Numbering:
+    """Gives cuts their place: one sequence per broadcast, from 0, never the same number twice.
+
+    Where the input's clock was set anew without a new connection, a derived broadcast begins, `<id>.1`, `<id>.2`…
+    """
+
+    def __init__(self, *, stream_id: str, shop_id: str | None, broadcast_id: str, captured_at: datetime) -> None:
+        self.captured_at = captured_at
+        self.sequence = 0  # of the next chunk
+        self.end_ms = 0  # of the last chunk
+        self._stream_id, self._shop_id = stream_id, shop_id
+        self._first_id = self._broadcast_id = broadcast_id
+        self._part = 0
+        self._derived = 0
+        self._ahead_ms = 0
+
+    def chunk(self, cut: Cut, *, last: bool | None = None) -> LiveChunk:
+        """The cut as the next chunk; `last` where the caller knows better than the cut."""
+        if cut.part != self._part:
+            self._derived += 1
+            self._part = cut.part
+            log.warning("clock_set_anew", stream_id=self._stream_id, broadcast_id=self._broadcast_id)
+            self._broadcast_id = f"{self._first_id}.{self._derived}"
+            self.captured_at += timedelta(milliseconds=self.end_ms)
+            self.sequence = self.end_ms = self._ahead_ms = 0
+        chunk = LiveChunk(
+            stream_id=self._stream_id,
+            broadcast_id=self._broadcast_id,
+            sequence=self.sequence,
+            start_ms=self._ahead_ms + cut.start_ms,
+            duration_ms=cut.duration_ms,
+            captured_at=self.captured_at,
+            last=cut.last if last is None else last,
+            shop_id=self._shop_id,
+            content_type=cut.content_type,
+            media=cut.media,
+        )
+        self.sequence += 1
+        self.end_ms = chunk.span.end_ms
+        return chunk
+
+    def skip(self, *, chunks: int, ms: int) -> None:
+        """The next cutter goes on in this broadcast after a hole of so many chunks and so long."""
+        self.sequence += chunks
+        self._ahead_ms = self.end_ms + ms
+        self._part = 0
 
 
 async def file_chunks(
@@ -57,27 +121,19 @@ async def file_chunks(
     `stream_id` is the file's stem where none is given. Reading and cutting happen in a thread.
     Misconfigured, naming the file, where it cannot be read, opened or cut.
     """
-    broadcast_id = await asyncio.to_thread(file_broadcast_id, path)
+    numbering = Numbering(
+        stream_id=stream_id or path.stem,
+        shop_id=shop_id,
+        broadcast_id=await asyncio.to_thread(file_broadcast_id, path),
+        captured_at=EPOCH,
+    )
     cuts = cut_file(path, target_ms=target_ms)
-    sequence = 0
     try:
         while (cut := await asyncio.to_thread(next, cuts, None)) is not None:
-            yield LiveChunk(
-                stream_id=stream_id or path.stem,
-                broadcast_id=broadcast_id,
-                sequence=sequence,
-                start_ms=cut.start_ms,
-                duration_ms=cut.duration_ms,
-                captured_at=EPOCH,
-                last=cut.last,
-                shop_id=shop_id,
-                content_type=cut.content_type,
-                media=cut.media,
-            )
-            sequence += 1
+            yield numbering.chunk(cut)
     finally:
-        await asyncio.to_thread(cuts.close)  # type: ignore[attr-defined]  # a generator has it
-    if sequence == 0:
+        await asyncio.to_thread(cuts.close)
+    if numbering.sequence == 0:
         raise Misconfigured("FILE", f"{path} holds no key frame and no sound")
 
 
@@ -85,19 +141,161 @@ async def claim_checked(chunk: LiveChunk, store: ObjectStore, *, inline_max_byte
     """The chunk as it may travel: its bytes in the store and a reference in their place where they are too many."""
     if isinstance(chunk.media, MediaRef) or len(chunk.media) <= inline_max_bytes:
         return chunk
-    ref = await store.put(chunk.media, content_type=chunk.content_type)
-    return LiveChunk(
-        stream_id=chunk.stream_id,
-        broadcast_id=chunk.broadcast_id,
-        sequence=chunk.sequence,
-        start_ms=chunk.start_ms,
-        duration_ms=chunk.duration_ms,
-        captured_at=chunk.captured_at,
-        last=chunk.last,
-        shop_id=chunk.shop_id,
-        content_type=chunk.content_type,
-        media=ref,
-    )
+    return msgspec.structs.replace(chunk, media=await store.put(chunk.media, content_type=chunk.content_type))
+
+
+async def ingest(
+    source: str,
+    sink: Sink,
+    *,
+    stream_id: str,
+    shop_id: str | None = None,
+    realtime: bool = False,
+    target_ms: int = 2_000,
+    store: ObjectStore | None = None,
+    give_up_s: float | None = None,
+) -> int:
+    """A file, or http(s) HLS, rtmp, rtsp, srt, udp or tcp; says how many chunks were sent. See `ingest_file` and
+    `LiveReader`. A live source ends when its playlist does, when nothing was heard of it for `give_up_s`
+    (Unavailable; None: never), or when this task is cancelled."""
+    if "://" not in source or source.startswith("file://"):
+        path = Path(unquote(urlsplit(source).path)) if source.startswith("file://") else Path(source)
+        return await ingest_file(
+            path, sink, stream_id=stream_id, shop_id=shop_id, realtime=realtime, target_ms=target_ms, store=store
+        )
+    reader = LiveReader(source, stream_id=stream_id, shop_id=shop_id, target_ms=target_ms, give_up_s=give_up_s)
+    chunks = reader.chunks()
+    sent = 0
+    try:
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            await sink(chunk if store is None else await claim_checked(chunk, store))
+            sent += 1
+    finally:
+        reader.stop()
+    return sent
+
+
+class LiveReader:
+    """Reads one live source for as long as it lives, and connects again with back-off when it is lost.
+
+    `chunks` blocks and belongs in a thread; `stop` ends it from another. A new connection is a new broadcast: nothing
+    says that it is the same encoder session. HLS goes on in its broadcast where the playlist shows what was missed: the
+    sequence skips as many chunks as segments, and stream time goes on by EXT-X-PROGRAM-DATE-TIME, else by the
+    segments' lengths. A discontinuity is a new broadcast.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        stream_id: str,
+        shop_id: str | None = None,
+        target_ms: int = 2_000,
+        give_up_s: float | None = None,
+        first_wait_s: float = 0.5,
+        longest_wait_s: float = 15.0,
+        read_timeout_s: float = 20.0,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Misconfigured where nothing here opens such a source."""
+        scheme = urlsplit(source).scheme
+        if scheme not in SCHEMES:
+            raise Misconfigured("SOURCE", f"{scheme}:// is not read; a file or {', '.join(sorted(SCHEMES))}")
+        self._source, self._stream_id, self._shop_id, self._target_ms = source, stream_id, shop_id, target_ms
+        self._give_up_s, self._first_wait_s, self._longest_wait_s = give_up_s, first_wait_s, longest_wait_s
+        self._read_timeout_s = read_timeout_s
+        self._now = now
+        self._stopped = threading.Event()
+        self._hls: HlsSource | None = None
+        self._heard_s = 0.0
+
+    def stop(self) -> None:
+        """What is being read is cut off; `chunks` ends."""
+        self._stopped.set()
+        if self._hls is not None:
+            self._hls.stop()
+
+    def chunks(self) -> Iterator[LiveChunk]:
+        """Raises Unavailable after `give_up_s` without a chunk, Misconfigured for a source that is not carried."""
+        wait_s = self._first_wait_s
+        self._heard_s = time.monotonic()
+        while not self._stopped.is_set():
+            try:
+                found = self._hls_chunks() if urlsplit(self._source).scheme in HLS_SCHEMES else self._url_chunks()
+                for chunk in found:
+                    self._heard_s, wait_s = time.monotonic(), self._first_wait_s
+                    yield chunk
+                if self._hls is not None:
+                    return  # its playlist has ended; a connection that closes may come back
+                why = "closed"
+            except (Unavailable, av.FFmpegError, OSError, ValueError) as error:
+                why = str(error)
+            silent_s = time.monotonic() - self._heard_s
+            if self._give_up_s is not None and silent_s + wait_s > self._give_up_s:
+                raise Unavailable("source", f"{self._source}: nothing for {silent_s:.0f} s; last: {why}")
+            log.warning("source_lost", stream_id=self._stream_id, source=self._source, why=why, wait_s=wait_s)
+            self._stopped.wait(wait_s)
+            wait_s = min(2 * wait_s, self._longest_wait_s)
+
+    def _numbering(self, captured_at: datetime | None) -> Numbering:
+        now = self._now()
+        return Numbering(
+            stream_id=self._stream_id,
+            shop_id=self._shop_id,
+            broadcast_id=f"{now:%Y%m%dT%H%M%S}Z-{secrets.token_hex(4)}",
+            captured_at=captured_at or now,
+        )
+
+    def _url_chunks(self) -> Iterator[LiveChunk]:
+        """One connection, one broadcast."""
+        scheme, _, rest = self._source.partition("://")
+        options = {"threads": "1"} | OPTIONS.get(scheme, {})
+        timeout = (self._read_timeout_s, self._read_timeout_s)
+        try:
+            container = av.open(f"{scheme.partition('-')[0]}://{rest}", "r", options=options, timeout=timeout)
+        except av.error.ProtocolNotFoundError as error:
+            raise Misconfigured(
+                "SOURCE", f"this build of PyAV has no {scheme}; relay it, e.g. to MPEG-TS over tcp:// or udp://"
+            ) from error
+        with container:
+            numbering = self._numbering(None)
+            cutter = MediaCutter(container, target_ms=self._target_ms)
+            for cut in cutter.chunks():
+                yield numbering.chunk(cut)
+                if self._stopped.is_set():
+                    return
+            if cutter.failure is not None:
+                raise cutter.failure
+
+    def _hls_chunks(self) -> Iterator[LiveChunk]:
+        self._hls = HlsSource(self._source)
+        numbering: Numbering | None = None
+        why = ""
+        for run in self._hls.runs():
+            head = run.peek()
+            if not head:
+                why = "missed" if numbering is not None and why == "missed" else run.why
+                continue
+            if numbering is None or why != "missed":
+                numbering = self._numbering(run.captured_at)
+            else:
+                numbering.skip(chunks=max(1, run.missed), ms=_hole_ms(numbering, run))
+            with av.open(
+                run, "r", format="mpegts" if head[:1] == b"\x47" else "mp4", options={"threads": "1"}
+            ) as container:
+                cutter = MediaCutter(container, target_ms=self._target_ms)
+                for cut in cutter.chunks():
+                    yield numbering.chunk(cut, last=cut.last and run.why != "missed")
+            why = run.why
+
+
+def _hole_ms(numbering: Numbering, run: Run) -> int:
+    """How long what was missed was: by the wall clock where the playlist has one."""
+    if run.captured_at is not None:
+        at_ms = round((run.captured_at - numbering.captured_at).total_seconds() * 1000)
+        if at_ms >= numbering.end_ms:
+            return at_ms - numbering.end_ms
+    return round(run.missed_s * 1000)
 
 
 async def ingest_file(

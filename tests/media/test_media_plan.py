@@ -79,6 +79,7 @@ def test_a_wrap_of_33_bits_goes_on_exactly() -> None:
     assert timeline.offset_s(1, before, 0.02) == 0.0
     assert timeline.offset_s(0, 0.0, 0.04) == WRAP_S
     assert timeline.offset_s(1, 0.0, 0.02) == WRAP_S
+    assert timeline.resets == 0
 
 
 def test_a_gap_of_less_than_a_chunk_is_a_gap() -> None:
