@@ -1,5 +1,6 @@
 """What the cross-domain losses promise, and that two processes learn what one would."""
 
+import importlib
 import math
 import multiprocessing
 from pathlib import Path
@@ -144,6 +145,7 @@ def one_of_two(place: int, folder: str) -> None:
 
 
 def test_two_processes_get_the_gradients_of_one(tmp_path: Path) -> None:
+    importlib.import_module("torch._dynamo")  # DDP wants it: once here, not once in each process
     forked = multiprocessing.get_context("fork")  # a new interpreter would import torch again, for half a minute
     ranks = [forked.Process(target=one_of_two, args=(place, str(tmp_path))) for place in range(2)]
     for process in ranks:
