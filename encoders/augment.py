@@ -162,7 +162,6 @@ def _sample(pictures: Tensor, u: Tensor, v: Tensor, *, mirror: bool) -> Tensor:
 
 def _scene(pixels: Tensor, size: tuple[int, int], dice: Dice) -> Tensor:
     """What may lie behind a product: another picture far out of focus, or plain light, with large shapes in front."""
-    height, width = size
     blurred = functional.adaptive_avg_pool2d(pixels, (5, 8))[dice.order()] * dice.uniform(0.5, 1.0)[:, None, None, None]
     corners = dice.uniform(-0.7, 0.95, 3)[:, :, None, None] + dice.uniform(-0.2, 0.2, 12).view(-1, 3, 2, 2)
     studio = functional.interpolate(corners, size=(5, 8), mode="bilinear", align_corners=True)
@@ -190,9 +189,7 @@ def _shape(canvas: Tensor, dice: Dice, *, share: float, smallest: float, largest
     x, y = _to_window(window, (height, width))
     round_ = few.chance(0.5)[:, None, None]
     distance = torch.where(round_, x.square() + y.square(), torch.maximum(x.abs(), y.abs()))
-    canvas[chosen] = torch.where(
-        (distance <= 1)[:, None], few.uniform(-1, 1, 3)[:, :, None, None], canvas[chosen]
-    )
+    canvas[chosen] = torch.where((distance <= 1)[:, None], few.uniform(-1, 1, 3)[:, :, None, None], canvas[chosen])
     return canvas
 
 
@@ -227,7 +224,5 @@ def _unsharp(pixels: Tensor, dice: Dice) -> Tensor:
     coarse = dice.chance(0.2).nonzero()[:, 0]
     if len(coarse):
         small = functional.avg_pool2d(pixels[coarse], 2)
-        pixels[coarse] = functional.interpolate(
-            small, size=pixels.shape[-2:], mode="bilinear", align_corners=False
-        )
+        pixels[coarse] = functional.interpolate(small, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
     return pixels

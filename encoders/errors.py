@@ -1,11 +1,11 @@
 """What can be wrong with what the encoders are given.
 
-    EncodersError
-    |-- ConfigRefused     a training config: unknown key, wrong type, impossible value
-    |-- DataRefused       a data set: missing folder, too many bad rows
-    |-- WeightsRefused    a checkpoint or weight file: missing, foreign, not plain tensors
-    |-- ReleaseRefused    a release folder: changed, incomplete, or not one of ours
-    `-- TrainingStopped   a loss that is no number; the batch's ids are saved
+EncodersError
+|-- ConfigRefused     a training config: unknown key, wrong type, impossible value
+|-- DataRefused       a data set: missing folder, too many bad rows
+|-- WeightsRefused    a checkpoint or weight file: missing, foreign, not plain tensors
+|-- ReleaseRefused    a release folder: changed, incomplete, or not one of ours
+`-- TrainingStopped   a loss that is no number; the batch's ids are saved
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,7 +21,14 @@ from torch import Tensor, nn
 from encoders.config import TrainingConfig
 from encoders.errors import ReleaseRefused, WeightsRefused
 from encoders.release import (
-    CALIBRATION, Calibration, Manifest, SeenCalibration, SpokenCalibration, TextEncoder, file_sha256, write_atomically,
+    CALIBRATION,
+    Calibration,
+    Manifest,
+    SeenCalibration,
+    SpokenCalibration,
+    TextEncoder,
+    file_sha256,
+    write_atomically,
     write_manifest,
 )
 from encoders.sentences import PACKAGE, SentenceEncoder
@@ -64,14 +73,20 @@ def load_tower(config: TrainingConfig, path: Path) -> ImageTower:
     tower = ImageTower(config.vision.backbone, config.dim)
     try:
         tower.load_state_dict(load_file(path))
-    except Exception as error:  # noqa: BLE001  safetensors raises its own kinds, torch RuntimeError: all mean "foreign"
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise WeightsRefused(path, f"not the weights of this config: {error}") from error
     return tower.to(memory_format=torch.channels_last).eval()
 
 
 def export(
-    config: TrainingConfig, weights: Mapping[str, Tensor], text: Mapping[str, NDArray[np.float32]], out: Path, *,
-    training: Mapping[str, Any], metrics: Mapping[str, Any], calibration: Calibration = FIRST_CALIBRATION,
+    config: TrainingConfig,
+    weights: Mapping[str, Tensor],
+    text: Mapping[str, NDArray[np.float32]],
+    out: Path,
+    *,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    calibration: Calibration = FIRST_CALIBRATION,
     mention_rule: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes a release folder and returns its digest. Files that were there under the same names are replaced.
@@ -121,7 +136,10 @@ def _export_network(config: TrainingConfig, tower: ImageTower, out: Path) -> Non
     height, width = config.vision.square
     module = Exportable(tower).eval()
     example = torch.rand(1, 3, height, width) * 2 - 1
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # OpenVINO traces, and torch says that tracing will go; the result is compared with torch below
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
         model = openvino.convert_model(module, example_input=example)
     model.reshape([-1, 3, -1, -1])
     steps = PrePostProcessor(model)

@@ -104,7 +104,7 @@ def _product(root: Path, row: Mapping[str, str]) -> Product:
 
 def _information(folder: Path) -> tuple[str, ...]:
     """The shop's own title, country and text, without the address of the page."""
-    texts = []
+    texts: list[str] = []
     for path in sorted(folder.glob("*Information.txt")):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         values = [line.partition(":")[2].strip() for line in lines if not line.lower().startswith("url")]
@@ -120,7 +120,8 @@ def split_photos(
     ranked: dict[str, list[Photo]] = defaultdict(list)
     for photo in photos:
         ranked[photo.product_id].append(photo)
-    kept, held = [], []
+    kept: list[Photo] = []
+    held: list[Photo] = []
     for product_id in sorted(ranked):
         order = sorted(ranked[product_id], key=lambda photo: hashlib.sha256(photo.key.encode()).digest())
         count = round(holdout * len(order))

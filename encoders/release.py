@@ -167,8 +167,9 @@ class Release:
         normal = centred / math.sqrt(float(centred @ centred) / len(centred) + 1e-5)
         gain, shift = self._norm
         weight, bias = self._project
-        vector = weight.astype(np.float64) @ (normal * gain + shift) + bias
-        return _unit(vector[None].astype(np.float32))[0]
+        vector: NDArray[np.float64] = weight.astype(np.float64) @ (normal * gain + shift) + bias
+        row: Vectors = _unit(vector[None].astype(np.float32))[0]
+        return row
 
     def _run(self, shape: Shape, pictures: Sequence[Pixels]) -> tuple[Vectors, Vectors]:
         """Features (N, 1280) and embeddings (N, dim) of pictures that have the network's size already."""
@@ -249,9 +250,7 @@ def read_calibration(folder: Path) -> tuple[Calibration, dict[str, Any]]:
         raise ReleaseRefused(path, str(error)) from error
 
 
-def write_calibration(
-    folder: Path, calibration: Calibration, mention_rule: Mapping[str, Any] | None = None
-) -> str:
+def write_calibration(folder: Path, calibration: Calibration, mention_rule: Mapping[str, Any] | None = None) -> str:
     """Gives a release another calibration (and mention rule; None keeps the old one) and returns its new digest."""
     manifest = read_manifest(folder)
     rule = dict(manifest.mention_rule if mention_rule is None else mention_rule)

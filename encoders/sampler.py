@@ -31,7 +31,14 @@ class ProductSampler:
     """
 
     def __init__(
-        self, labels: Sequence[int], *, count: int, each: int, hard: float, wide: float, seed: int,
+        self,
+        labels: Sequence[int],
+        *,
+        count: int,
+        each: int,
+        hard: float,
+        wide: float,
+        seed: int,
         also: Sequence[int] = (),
     ) -> None:
         owned: dict[int, list[int]] = defaultdict(list)

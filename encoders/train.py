@@ -26,6 +26,7 @@ from encoders.vision import ImageTower, pretrained
 
 CHUNK = 16  # pages whose vectors are taken together
 WARM_BATCH = 256
+WARM_VIEWS = 2  # of each photo, from the cache
 
 
 class Album(NamedTuple):
@@ -47,7 +48,12 @@ class Run(NamedTuple):
 
 
 def train(
-    config: TrainingConfig, data: Path, out: Path, *, cache: Path | None = None, steps: int | None = None,
+    config: TrainingConfig,
+    data: Path,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    steps: int | None = None,
     report: Report,
 ) -> Path:
     """Trains the tower of `config` on the data set and returns the file of weights (safetensors).
@@ -67,8 +73,13 @@ def train(
     warm(config, tower, album, out / "warm.safetensors", report)
     batch = config.batch
     sampler = ProductSampler(
-        album.labels.tolist(), count=batch.products, each=batch.photos, hard=batch.hard, wide=batch.wide,
-        seed=config.seed, also=also,
+        album.labels.tolist(),
+        count=batch.products,
+        each=batch.photos,
+        hard=batch.hard,
+        wide=batch.wide,
+        seed=config.seed,
+        also=also,
     )
     run = begin(config, tower, album)
     first = resume(out / "checkpoint.pt", run)
@@ -127,12 +138,14 @@ def warm(config: TrainingConfig, tower: ImageTower, album: Album, path: Path, re
     if path.exists():
         tower.load_state_dict(load_file(path))
         return
-    live = torch.cat([_features(config, tower, album.views.square[album.rows, view], report) for view in (0, 1)])
+    live = torch.cat(
+        [_features(config, tower, album.views.square[album.rows, view], report) for view in range(WARM_VIEWS)]
+    )
     views = album.views.gallery
     pages = torch.stack([_features(config, tower, views[:, view], report) for view in range(views.shape[1])])
     head = [*tower.norm.parameters(), *tower.project.parameters()]
     optimiser = torch.optim.AdamW(head, lr=config.optimiser.warm_rate, weight_decay=config.optimiser.weight_decay)
-    labels = album.labels.repeat(2)
+    labels = album.labels.repeat(WARM_VIEWS)
     products = torch.unique(labels)
     generator = torch.Generator().manual_seed(config.seed)
     share = 1.0 / torch.bincount(labels).clamp(min=1)[labels]
@@ -145,7 +158,7 @@ def warm(config: TrainingConfig, tower: ImageTower, album: Album, path: Path, re
         gallery = torch.zeros(pages.shape[1], config.dim).index_copy(0, products, page)
         loss = compare(config, tower.embed(live[rows]), labels[rows], page, products, gallery)["loss"]
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         report("warm", step + 1, config.optimiser.warm_steps, {"loss": float(loss.detach())})
     _replace(path, lambda new: save_file({k: v.contiguous() for k, v in tower.state_dict().items()}, new))
@@ -208,7 +221,7 @@ def learn(config: TrainingConfig, run: Run, album: Album, draw: Draw, step: int)
         return {name: float(value.detach()) for name, value in terms.items()}
     _set_rates(config, run.optimiser, step)
     run.optimiser.zero_grad(set_to_none=True)
-    terms["loss"].backward()
+    torch.autograd.backward(terms["loss"])
     trained = [p for group in run.optimiser.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(trained, config.optimiser.clip)
     run.optimiser.step()
@@ -234,9 +247,7 @@ def compare(
         "pages": page_cross_entropy(
             live, gallery, labels, scale=shape.scale, margin=shape.margin, smoothing=shape.smoothing
         ),
-        "centroid": centroid_cross_entropy(
-            pages[present], live, torch.searchsorted(present, here), scale=shape.scale
-        ),
+        "centroid": centroid_cross_entropy(pages[present], live, torch.searchsorted(present, here), scale=shape.scale),
         "contrast": supervised_contrast(
             torch.cat([live, pages]), torch.cat([labels, products]), temperature=shape.temperature
         ),
@@ -251,9 +262,7 @@ def compare(
     return {"loss": loss} | terms
 
 
-def _live_batch(
-    config: TrainingConfig, album: Album, draw: Draw, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def _live_batch(config: TrainingConfig, album: Album, draw: Draw, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Views of the step's live pictures, real and made from packshots, and their labels."""
     views = album.views
     real = draw.photos[draw.photos >= 0].reshape(-1)

