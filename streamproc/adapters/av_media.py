@@ -122,22 +122,7 @@ def decode(
     head = source.read(400)
     source.seek(0)
     container_format = sniff(head)
-    try:
-        container = av.open(
-            source,
-            "r",
-            format=container_format,
-            buffer_size=2**17,
-            options={
-                "max_pixels": str(limits.max_pixels),
-                "codec_whitelist": DECODERS,
-                "max_streams": str(limits.max_streams),
-                "threads": "1",
-            },
-        )
-    except (av.FFmpegError, ValueError, LookupError, AttributeError, OSError, MemoryError) as error:
-        raise BadMessage("undecodable_media", f"{container_format} cannot be opened: {error}") from error
-    with container:
+    with open_container(source, container_format, limits) as container:
         video, audio = _read(container, limits)
         if video is None and audio is None:
             raise BadMessage("undecodable_media", f"{container_format} without a video or audio packet")
@@ -150,6 +135,31 @@ def decode(
             waveform=None if samples is None else Waveform(samples=samples, start_ms=span.start_ms),
             codecs=tuple(track.stream.codec_context.codec.canonical_name for track in (video, audio) if track),
         )
+
+
+def open_container(
+    source: Readable, container_format: str, limits: MediaLimits | None = None
+) -> av.container.InputContainer:
+    """The container behind these bytes, probed within limits; the caller closes it. BadMessage: undecodable_media."""
+    limits = limits or MediaLimits()
+    try:
+        return av.open(
+            source,
+            "r",
+            format=container_format,
+            buffer_size=2**17,
+            options={
+                "max_pixels": str(limits.max_pixels),
+                "codec_whitelist": DECODERS,
+                "max_streams": str(limits.max_streams),
+                "threads": "1",
+                # What a plan needs is in the parsers' hands: no frame is decoded, no rate guessed (13 ms become 3).
+                "skip_frame": "all",
+                "fpsprobesize": "0",
+            },
+        )
+    except (av.FFmpegError, ValueError, LookupError, AttributeError, OSError, MemoryError) as error:
+        raise BadMessage("undecodable_media", f"{container_format} cannot be opened: {error}") from error
 
 
 # --- demux --------------------------------------------------------------------------------------------------------
@@ -251,8 +261,7 @@ def _frames(
     segments = choose_frames(
         infos, duration_ms=span.duration_ms, frame_interval_ms=frame_interval_ms, max_frames=max_frames
     )
-    aspect = getattr(video.stream.codec_context, "sample_aspect_ratio", None)
-    canvas = _Canvas(sum(len(segment.wanted) for segment in segments), float(aspect or 1), allocate)
+    canvas = _Canvas(sum(len(segment.wanted) for segment in segments), video.stream, allocate)
     budget = limits.max_decoded_frames
     for segment in segments:
         budget -= _decode_segment(video, segment, canvas, budget)
@@ -311,9 +320,9 @@ def _decoded(context: av.VideoCodecContext, packet: Packet[Any] | None) -> Itera
 class _Canvas:
     """Draws frames of any size, shape and rotation into one array (F, H, W, 3)."""
 
-    def __init__(self, capacity: int, pixel_aspect: float, allocate: Allocate) -> None:
+    def __init__(self, capacity: int, stream: av.VideoStream, allocate: Allocate) -> None:
         self._capacity = capacity
-        self._pixel_aspect = pixel_aspect
+        self._stream = stream
         self._allocate = allocate
         self._reformatter = VideoReformatter()
         self.pixels: NDArray[np.uint8] = np.zeros((0, 0, 0, 3), dtype=np.uint8)
@@ -323,7 +332,7 @@ class _Canvas:
         """The first frame sets the size; one of another shape is fitted into it with black bars."""
         if len(self.at_s) >= max(self._capacity, 1) or at_s in self.at_s:
             return
-        width, height = display_size(frame.width, frame.height, frame.rotation, self._pixel_aspect)
+        width, height = display_size(frame.width, frame.height, frame.rotation, self._pixel_aspect())
         if len(self.pixels) == 0:
             allocated = self._allocate((self._capacity, height, width, 3), np.uint8)
             self.pixels = allocated.view(np.uint8)
@@ -337,6 +346,10 @@ class _Canvas:
             target[:] = 0
         target[top : top + height, left : left + width] = upright
         self.at_s.append(at_s)
+
+    def _pixel_aspect(self) -> float:
+        """The container's word, else the decoder's, which has one only once it has decoded."""
+        return float(self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or 1)
 
     def _upright(self, frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
         """(height, width, 3): scaled first, since turning the small picture is cheaper."""

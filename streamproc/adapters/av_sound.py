@@ -23,11 +23,12 @@ WEIGHTS: Final = {"LFE": 0.0, "LFE2": 0.0, "FC": 1.0, "FL": 1.0, "FR": 1.0, "BL"
 
 @dataclass
 class _Run:
-    """Sound without a hole, at one rate."""
+    """Sound without a hole, at one rate, of one kind."""
 
     rate_hz: int
+    channels: tuple[str, ...]
     starts_s: list[float] = field(default_factory=list)  # where each stamped frame says that the run begins
-    pieces: list[NDArray[np.float32]] = field(default_factory=list)  # (N,) mono
+    pieces: list[NDArray[Any]] = field(default_factory=list)  # (C, N), as decoded
     length: int = 0
 
     @property
@@ -51,11 +52,8 @@ def downmix(channels: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np
     return mixed
 
 
-def as_float(frame: av.AudioFrame) -> NDArray[np.float32]:
-    """(C, N) float32 in [-1, 1] of a frame of any sample format."""
-    samples: NDArray[Any] = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, len(frame.layout.channels)).T
+def as_float(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """Samples of any format as float32 in [-1, 1] where the format has bounds, and finite where it has none."""
     scaled: NDArray[np.float32] = samples.astype(np.float32, copy=False)
     if samples.dtype == np.uint8:
         scaled -= 128
@@ -78,17 +76,21 @@ class SoundTrack:
 
     def add(self, frame: av.AudioFrame, at_s: float | None) -> None:
         """`at_s`: seconds of the first sample from the span's start; None continues where the last frame ended."""
-        mono = downmix(as_float(frame), tuple(channel.name for channel in frame.layout.channels))
+        names = tuple(channel.name for channel in frame.layout.channels)
+        samples: NDArray[Any] = frame.to_ndarray()
+        if not frame.format.is_planar:
+            samples = samples.reshape(-1, len(names)).T
         run = self._runs[-1] if self._runs else None
         expected_s = run.end_s if run is not None else 0.0
-        if run is None or run.rate_hz != frame.sample_rate or (at_s is not None and abs(at_s - expected_s) > JOIN_S):
-            run = _Run(rate_hz=frame.sample_rate)
+        other = run is None or (run.rate_hz, run.channels) != (frame.sample_rate, names)
+        if run is None or other or (at_s is not None and abs(at_s - expected_s) > JOIN_S):
+            run = _Run(rate_hz=frame.sample_rate, channels=names)
             self._runs.append(run)
             at_s = expected_s if at_s is None else at_s
         if at_s is not None:
             run.starts_s.append(at_s - run.length / run.rate_hz)
-        run.pieces.append(mono)
-        run.length += len(mono)
+        run.pieces.append(samples)
+        run.length += samples.shape[1]
 
     def between(self, duration_ms: int) -> NDArray[np.float32] | None:
         """The span's samples, (16 * duration_ms,) float32 in [-1, 1], silence where there is no sound; None
@@ -99,9 +101,10 @@ class SoundTrack:
             start_s = run.start_s
             first = on_grid(start_s, run.rate_hz, max(0, math.ceil((-LEAD_S - start_s) * run.rate_hz)))
             keep = round((duration_ms / 1000 + LEAD_S - start_s) * run.rate_hz)
-            piece = np.concatenate(run.pieces)[max(0, first) : max(0, keep)]
-            if len(piece) == 0:
+            whole = np.concatenate(run.pieces, axis=1)[:, max(0, first) : max(0, keep)]
+            if whole.shape[1] == 0:
                 continue
+            piece = downmix(as_float(whole), run.channels)
             if first < 0:
                 piece = np.concatenate([np.zeros(-first, dtype=np.float32), piece])
             at = round((start_s + first / run.rate_hz) * SAMPLE_RATE_HZ)

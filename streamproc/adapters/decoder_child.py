@@ -53,6 +53,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     samples: int | None = None
     codecs: tuple[str, ...] = ()
     rss_bytes: int = 0
+    peak_rss_bytes: int = 0  # since the child began
     cpu_ms: float = 0.0
 
 
@@ -128,7 +129,9 @@ def answer(job: Job, media: int) -> tuple[Answer, int]:
         found = Answer(reason="media_limits", detail="needs more memory than a decoder may use")
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_ms = (used.ru_utime + used.ru_stime - before_s) * 1000
-    return msgspec.structs.replace(found, rss_bytes=rss_bytes(), cpu_ms=cpu_ms), shared.fd
+    return msgspec.structs.replace(
+        found, rss_bytes=rss_bytes(), peak_rss_bytes=used.ru_maxrss * 1024, cpu_ms=cpu_ms
+    ), shared.fd
 
 
 def serve(jobs: socket.socket) -> None:

@@ -61,6 +61,7 @@ class DecoderStats:
     started: int = 0
     cpu_ms: float = 0.0
     rss_bytes: int = 0  # largest resident size that a child had after a chunk
+    peak_rss_bytes: int = 0  # and at any moment
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
@@ -220,6 +221,7 @@ class DecoderPool:
                 self.stats.chunks += 1
                 self.stats.cpu_ms += answer.cpu_ms
                 self.stats.rss_bytes = max(self.stats.rss_bytes, answer.rss_bytes)
+                self.stats.peak_rss_bytes = max(self.stats.peak_rss_bytes, answer.peak_rss_bytes)
             return _clip(answer, shared, job.span)
         raise BadMessage("killed_decoder", f"the decoding process died on it twice; the second: {ending}")
 

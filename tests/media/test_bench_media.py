@@ -1,0 +1,30 @@
+"""The commands that print what media costs and what hostile media can do."""
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from streamproc.jobs.bench_media import bench
+
+
+def figures(*arguments: str) -> dict[str, object]:
+    result = CliRunner().invoke(bench, list(arguments), catch_exceptions=False)
+
+    assert 0 == result.exit_code, result.output
+    return msgspec.json.decode(result.output.splitlines()[-1], type=dict[str, object])
+
+
+@pytest.mark.parametrize(("mutated", "crafted"), [(60, 40), pytest.param(3000, 300, marks=pytest.mark.slow)])
+def test_hostile_chunks_cost_themselves_only(mutated: int, crafted: int) -> None:
+    found = figures("hostile", "--mutated", str(mutated), "--crafted", str(crafted))
+
+    assert (0, 0) == (found["decoder_deaths"], found["good_wrong"])
+    assert isinstance(found["peak_rss_mib"], int)
+    assert found["peak_rss_mib"] < 400
+
+
+@pytest.mark.slow
+def test_cost_is_printed_by_stage() -> None:
+    found = figures("cost", "--seconds", "6", "--size", "640x360")
+
+    assert all(isinstance(stages, dict) and stages["all, key frames"] > 0 for stages in found.values())
