@@ -173,11 +173,11 @@ def _measured(backbone: Backbone, folder: Path) -> Backbone:
 
 def _without(model: nn.Module, prefix: str) -> nn.Module:
     """A copy without the parts whose names begin so: each tower keeps only what is its own."""
-    whole = copy.copy(model)
-    whole._modules = {name: part for name, part in model._modules.items() if not name.startswith(prefix)}  # noqa: SLF001
-    alone = {name: value for name, value in model._parameters.items() if not name.startswith("logit")}  # noqa: SLF001
-    whole._parameters = alone  # noqa: SLF001
-    return whole
+    alone = copy.deepcopy(model)
+    for name, _ in [*alone.named_children(), *alone.named_parameters(recurse=False)]:
+        if name.startswith((prefix, "logit")):
+            delattr(alone, name)
+    return alone
 
 
 def _pooled(output: Any) -> Tensor:

@@ -18,7 +18,7 @@ Tokenise = Callable[[Sequence[str]], Tokens]
 def word_pieces(folder: Path, *, longest: int = 32) -> Tokenise:
     """BERT's word pieces by the `vocab.txt` of a checkpoint folder, cut and padded to `longest`. Raises
     WeightsRefused."""
-    from tokenizers import BertWordPieceTokenizer  # type: ignore[attr-defined]
+    from tokenizers import BertWordPieceTokenizer
 
     vocabulary = folder / "vocab.txt"
     if not vocabulary.is_file():

@@ -1,0 +1,166 @@
+"""Preset `clip` takes checkpoints of every CLIP family, and says what is wrong with those it cannot take."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from encoders.cope.clip import Backbone, load_clip
+from encoders.cope.look import IMAGENET_MEAN
+from encoders.cope.towers import Batch, Towers
+from encoders.errors import WeightsRefused
+
+SIDE = 16
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "green", "box", "杯"]
+FAMILIES = ("CLIP", "Siglip", "ChineseCLIP")
+
+filterwarnings = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def library() -> Any:
+    return importlib.import_module("transformers")
+
+
+@pytest.fixture(scope="module")
+def folders(library: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny random checkpoint of each family, with a tokenizer."""
+    torch.manual_seed(0)
+    made = {}
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = small | {"vocab_size": 30, "max_position_embeddings": 12, "eos_token_id": 3}
+    vision = small | {"patch_size": 8, "image_size": SIDE}
+    for family in FAMILIES:
+        size = {} if family == "Siglip" else {"projection_dim": 12}
+        config = getattr(library, f"{family}Config")(text_config=text, vision_config=vision, **size)
+        folder = tmp_path_factory.mktemp(family)
+        getattr(library, f"{family}Model")(config).eval().save_pretrained(folder)
+        (folder / "vocab.txt").write_text("\n".join(WORDS), "utf-8")
+        library.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+        made[family] = folder
+    told = {"image_mean": list(IMAGENET_MEAN), "image_std": [0.2, 0.2, 0.2]}
+    (made["ChineseCLIP"] / "preprocessor_config.json").write_text(json.dumps(told), "utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def open_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    open_clip = importlib.import_module("open_clip")
+    sizes = {
+        "embed_dim": 12,
+        "vision_cfg": {"image_size": SIDE, "patch_size": 8, "layers": 1, "width": 64},
+        "text_cfg": {"context_length": 10, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**sizes)
+    folder = tmp_path_factory.mktemp("open_clip")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": sizes, "preprocess_cfg": {}}), "utf-8")
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    return folder
+
+
+def embedded(backbone: Backbone) -> torch.Tensor:
+    """Pages of two titles and images through towers on this backbone."""
+    torch.manual_seed(0)
+    towers = Towers(backbone.encoders, 8)
+    images, clips = torch.rand(2, 1, 3, SIDE, SIDE), torch.rand(2, 3, 3, SIDE, SIDE)
+    batch = Batch(images, backbone.tokenise(["red box", "green 杯"]), clips, clips, torch.arange(2))
+    rows = torch.stack(list(towers.train()(batch)))
+    torch.autograd.backward(rows[:, :, 0].sum())
+    tuned = [p for p in towers.visual.parameters() if p.grad is not None and float(p.grad.abs().sum()) > 0]
+    assert bool(tuned) != backbone.encoders.visual.frozen
+    assert not {name for name, _ in towers.text.named_parameters() if "vis" in name}
+    return rows.detach()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_each_family_becomes_a_backbone(family: str, frozen: bool, folders: dict[str, Path]) -> None:
+    backbone = load_clip(str(folders[family]), frozen=frozen)
+    rows = embedded(backbone)
+
+    assert SIDE == backbone.look.pixels
+    assert torch.allclose(torch.ones(5, 2), rows.norm(dim=-1), atol=1e-5)
+    assert not torch.allclose(rows[3, 0], rows[3, 1], atol=1e-5)  # titles differ
+
+
+def test_features_are_those_of_the_library(folders: dict[str, Path], library: Any) -> None:
+    backbone, model = load_clip(str(folders["CLIP"])), library.CLIPModel.from_pretrained(folders["CLIP"]).eval()
+    videos, tokens = torch.rand(2, 3, 3, SIDE, SIDE), backbone.tokenise(["red box", "box"])
+    visual, text = (part.eval() for part in backbone.encoders)
+    with torch.no_grad():
+        images = model.get_image_features(videos.flatten(0, 1)).pooler_output.reshape(2, 3, -1).mean(dim=1)
+        titles = model.get_text_features(input_ids=tokens.ids, attention_mask=tokens.mask.long()).pooler_output
+
+    assert torch.allclose(images, visual(videos), atol=1e-5)
+    assert torch.allclose(titles, text(tokens), atol=1e-5)
+
+
+def test_statistics_come_from_the_checkpoint(folders: dict[str, Path]) -> None:
+    assert IMAGENET_MEAN == load_clip(str(folders["ChineseCLIP"])).look.mean
+    assert (0.5, 0.5, 0.5) == load_clip(str(folders["Siglip"])).look.mean
+
+
+@filterwarnings
+def test_open_clip_folders_are_read_too(open_clip_folder: Path) -> None:
+    backbone = load_clip(str(open_clip_folder), frozen=True)
+
+    assert (12, 12) == backbone.encoders.widths
+    embedded(backbone)
+
+
+def copied(folder: Path, to: Path) -> Path:
+    for path in folder.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+def test_a_folder_without_weights_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    (copied(folders["CLIP"], tmp_path) / "model.safetensors").unlink()
+
+    with pytest.raises(WeightsRefused, match="holds no weights"):
+        load_clip(str(tmp_path))
+
+
+def test_missing_tensors_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    weights = copied(folders["CLIP"], tmp_path) / "model.safetensors"
+    save_file({name: v for name, v in load_file(weights).items() if name != "visual_projection.weight"}, weights)
+
+    with pytest.raises(WeightsRefused, match=r"lacks 1 tensors, such as visual_projection\.weight"):
+        load_clip(str(tmp_path))
+
+
+def test_damaged_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    (copied(folders["CLIP"], tmp_path) / "model.safetensors").write_bytes(b"\x00" * 64)
+
+    with pytest.raises(WeightsRefused, match="cannot be loaded"):
+        load_clip(str(tmp_path))
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', "utf-8")
+
+    with pytest.raises(WeightsRefused, match="'llama', not one of clip"):
+        load_clip(str(tmp_path))
+
+
+def test_what_is_neither_folder_nor_hub_id_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsRefused, match="holds neither"):
+        load_clip(str(tmp_path))
+    with pytest.raises(WeightsRefused, match="no such folder, and no hub id"):
+        load_clip("no-such-thing")
+
+
+@filterwarnings
+def test_open_clip_weights_of_another_size_are_refused(open_clip_folder: Path, tmp_path: Path) -> None:
+    config = copied(open_clip_folder, tmp_path) / "open_clip_config.json"
+    config.write_text(config.read_text("utf-8").replace('"width": 64', '"width": 128'), "utf-8")
+
+    with pytest.raises(WeightsRefused, match="cannot be loaded by open_clip"):
+        load_clip(str(tmp_path))
