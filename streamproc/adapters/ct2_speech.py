@@ -23,6 +23,7 @@ from streamproc.adapters.heard_words import (
     utterance_of,
 )
 from streamproc.adapters.simplified_chinese import CHINESE, SimplifiedChinese
+from streamproc.adapters.speech_hint import suits
 from streamproc.adapters.speech_window import (
     FRAMES_PER_S,
     LONG_S,
@@ -40,6 +41,7 @@ from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
 from streamproc.errors import Misconfigured
 
+MOST_HINT_TOKENS: Final = 200
 MOST_TOKENS: Final = 448  # of prompt and text together; what the decoder has positions for
 TOKENS_PER_S: Final = 50  # encoder frames, and so the grid of word times: 20 ms
 
@@ -58,7 +60,8 @@ class Ct2Speech:
 
     Utterances that wait for the same window length decode up to `batch` at a time, which costs a third; each gives
     the same bits as alone (integer arithmetic row by row; a contract test holds it). `hint` is text that the model
-    takes for what was said before: product and brand words. `languages` limits what detection may find.
+    takes for what was said before: product and brand words (`speech_hint`), for speech of the hint's own script.
+    `languages` limits what detection may find.
     """
 
     def __init__(
@@ -94,8 +97,7 @@ class Ct2Speech:
         self._tokenizers: dict[str, Any] = {}
         mel: Any = FeatureExtractor
         self._mel: Any = mel(feature_size=self._model.n_mels)
-        english = self._tokenizer_of("en")
-        self._prompt: list[int] = [english.sot_prev, *english.encode(" " + hint.strip())][:200] if hint.strip() else []
+        self._hint = hint.strip()
         self._languages = languages
         self._batch = max(1, batch)
         self._doubts = doubts or Doubts()
@@ -203,32 +205,42 @@ class Ct2Speech:
 
     def _decode(self, heard: list[NDArray[np.float32]], languages: list[str], caps: list[int]) -> list[Hearing]:
         """Greedy; together, because the weights are then read once for all."""
-        tokenizers = [self._tokenizer_of(language) for language in languages]
-        prompts = [[*self._prompt, *t.sot_sequence, t.no_timestamps] for t in tokenizers]
-        results = self._model.generate(
-            self._view(np.concatenate(heard)),
-            prompts,
-            beam_size=1,
-            # It counts the prompt, and never gives more text than half of it.
-            max_length=min(MOST_TOKENS, 2 * (len(prompts[0]) + max(caps))),
-            return_scores=True,
-            return_no_speech_prob=True,
-        )
-        hearings = []
-        for result, tokenizer, language, cap in zip(results, tokenizers, languages, caps, strict=True):
-            tokens = tuple(t for t in result.sequences_ids[0] if t < tokenizer.eot)
-            total = float(result.scores[0]) * len(result.sequences_ids[0])
-            hearings.append(
-                Hearing(
-                    text=tokenizer.decode(list(tokens)).strip(),
-                    language=language,
-                    tokens=tokens,
-                    mean_logprob=total / (len(tokens) + 1),
-                    no_speech=float(result.no_speech_prob),
-                    capped=len(tokens) >= cap,
-                )
+        hearings: dict[int, Hearing] = {}
+        prompts = [self._prompt_of(language) for language in languages]
+        for length in sorted({len(prompt) for prompt in prompts}):  # of one length: those with a hint and those without
+            group = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+            results = self._model.generate(
+                self._view(np.concatenate([heard[i] for i in group])),
+                [prompts[i] for i in group],
+                beam_size=1,
+                # It counts the prompt, and never gives more text than half of it.
+                max_length=min(MOST_TOKENS, 2 * (length + max(caps[i] for i in group))),
+                return_scores=True,
+                return_no_speech_prob=True,
             )
-        return hearings
+            for i, result in zip(group, results, strict=True):
+                hearings[i] = self._hearing_of(result, languages[i], caps[i])
+        return [hearings[i] for i in range(len(prompts))]
+
+    def _prompt_of(self, language: str) -> list[int]:
+        tokenizer = self._tokenizer_of(language)
+        start = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
+        if not suits(self._hint, language):
+            return start
+        return [tokenizer.sot_prev, *tokenizer.encode(" " + self._hint)[:MOST_HINT_TOKENS], *start]
+
+    def _hearing_of(self, result: Any, language: str, cap: int) -> Hearing:
+        tokenizer = self._tokenizer_of(language)
+        tokens = tuple(t for t in result.sequences_ids[0] if t < tokenizer.eot)
+        total = float(result.scores[0]) * len(result.sequences_ids[0])
+        return Hearing(
+            text=tokenizer.decode(list(tokens)).strip(),
+            language=language,
+            tokens=tokens,
+            mean_logprob=total / (len(tokens) + 1),
+            no_speech=float(result.no_speech_prob),
+            capped=len(tokens) >= cap,
+        )
 
     def _align(self, encoded: NDArray[np.float32], hearing: Hearing, samples: int) -> list[TimedWord]:
         """Word times from the decoder's attention, on a grid of 20 ms."""

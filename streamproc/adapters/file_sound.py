@@ -19,7 +19,7 @@ def sound_of(path: Path) -> Waveform:
     try:
         with av.open(str(path)) as box:
             for frame in box.decode(audio=0):
-                at_s = None if frame.pts is None else float(frame.pts * frame.time_base)
+                at_s = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
                 track.add(frame, at_s)
                 end_s = max(end_s, (at_s if at_s is not None else end_s) + frame.samples / frame.sample_rate)
     except (av.FFmpegError, OSError, IndexError) as why:

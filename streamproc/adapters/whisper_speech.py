@@ -21,6 +21,7 @@ from streamproc.adapters.heard_words import (
     utterance_of,
 )
 from streamproc.adapters.simplified_chinese import CHINESE, SimplifiedChinese
+from streamproc.adapters.speech_hint import suits
 from streamproc.adapters.speech_window import (
     FRAMES_PER_S,
     FULL_S,
@@ -75,7 +76,7 @@ class WhisperSpeech:
         self._tokenizer: Any = tokenizer.get_tokenizer
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # it leaves its vocabulary file to the garbage collector
-            tokenizer.get_encoding("multilingual", num_languages=99)
+            tokenizer.get_tokenizer(True, num_languages=99, language="en", task="transcribe")  # kept from here on
         self._device = device
         self._models = {
             seconds: _model_of(checkpoint, seconds=seconds, device=device) for seconds in (SHORT_S, LONG_S, FULL_S)
@@ -150,7 +151,7 @@ class WhisperSpeech:
             sample_len=cap,
             without_timestamps=True,
             fp16=False,
-            prompt=self._hint or None,
+            prompt=self._hint if suits(self._hint, language) else None,
         )
         result = self._whisper.decode(self._model_for(mel), mel, options)
         return Hearing(
