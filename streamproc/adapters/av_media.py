@@ -83,6 +83,15 @@ class Track(Generic[S]):
     packets: list[Packet[Any]] = field(default_factory=list)
     at_s: list[float] = field(default_factory=list)
 
+    def infos(self) -> list[PacketInfo]:
+        """What choose_frames looks at."""
+        return [PacketInfo(at_s=at_s, key=p.is_keyframe) for at_s, p in zip(self.at_s, self.packets, strict=True)]
+
+    def pixel_aspect(self) -> float:
+        """The container's word, else the decoder's, which has one only once it has decoded; 1 without either."""
+        stream: Any = self.stream
+        return float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+
 
 def sniff(head: bytes) -> str:
     """FFmpeg's name of the only demuxer that may see these bytes; the first 400 are enough.
@@ -123,18 +132,21 @@ def decode(
     source.seek(0)
     container_format = sniff(head)
     with open_container(source, container_format, limits) as container:
-        video, audio = _read(container, limits)
-        if video is None and audio is None:
-            raise BadMessage("undecodable_media", f"{container_format} without a video or audio packet")
+        video, audio = read_tracks(container, limits)
         frames = _frames(video, span, frame_interval_ms, max_frames, limits, allocate)
-        samples = _samples(audio, span.duration_ms)
+        samples = sound_of(audio, span.duration_ms)
         if len(frames.at_ms) == 0 and samples is None:
             raise BadMessage("undecodable_media", f"nothing in this {container_format} decodes")
         return ClipMedia(
             frames=frames,
             waveform=None if samples is None else Waveform(samples=samples, start_ms=span.start_ms),
-            codecs=tuple(track.stream.codec_context.codec.canonical_name for track in (video, audio) if track),
+            codecs=codec_names(video, audio),
         )
+
+
+def codec_names(*tracks: Track[av.VideoStream] | Track[av.AudioStream] | None) -> tuple[str, ...]:
+    """The codecs of those that are there."""
+    return tuple(track.stream.codec_context.codec.canonical_name for track in tracks if track is not None)
 
 
 def open_container(
@@ -165,10 +177,11 @@ def open_container(
 # --- demux --------------------------------------------------------------------------------------------------------
 
 
-def _read(
+def read_tracks(
     container: av.container.InputContainer, limits: MediaLimits
 ) -> tuple[Track[av.VideoStream] | None, Track[av.AudioStream] | None]:
-    """The chosen video and audio track with their packets; times in seconds from the first key frame."""
+    """The chosen video and audio track with their packets, one of them at least; times in seconds from the first key
+    frame. BadMessage: unsupported_media, undecodable_media, media_limits."""
     refuse_beyond("streams", len(container.streams), limits.max_streams)
     pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     video = _best(pictures)
@@ -214,6 +227,8 @@ def _read(
         video = None
     if audio is not None and not audio.packets:
         audio = None
+    if video is None and audio is None:
+        raise BadMessage("undecodable_media", "not a single video or audio packet")
     origin_s = _origin_s(video or audio)
     for track in tracks.values():
         track.at_s[:] = [at_s - origin_s for at_s in track.at_s]
@@ -255,13 +270,10 @@ def _frames(
 ) -> ClipFrames:
     if video is None or max_frames < 1:
         return ClipFrames(pixels=np.zeros((0, 0, 0, 3), dtype=np.uint8), at_ms=())
-    infos = [
-        PacketInfo(at_s=at_s, key=packet.is_keyframe) for at_s, packet in zip(video.at_s, video.packets, strict=True)
-    ]
     segments = choose_frames(
-        infos, duration_ms=span.duration_ms, frame_interval_ms=frame_interval_ms, max_frames=max_frames
+        video.infos(), duration_ms=span.duration_ms, frame_interval_ms=frame_interval_ms, max_frames=max_frames
     )
-    canvas = _Canvas(sum(len(segment.wanted) for segment in segments), video.stream, allocate)
+    canvas = _Canvas(sum(len(segment.wanted) for segment in segments), video, allocate)
     budget = limits.max_decoded_frames
     for segment in segments:
         budget -= _decode_segment(video, segment, canvas, budget)
@@ -320,9 +332,9 @@ def _decoded(context: av.VideoCodecContext, packet: Packet[Any] | None) -> Itera
 class _Canvas:
     """Draws frames of any size, shape and rotation into one array (F, H, W, 3)."""
 
-    def __init__(self, capacity: int, stream: av.VideoStream, allocate: Allocate) -> None:
+    def __init__(self, capacity: int, video: Track[av.VideoStream], allocate: Allocate) -> None:
         self._capacity = capacity
-        self._stream = stream
+        self._video = video
         self._allocate = allocate
         self._reformatter = VideoReformatter()
         self.pixels: NDArray[np.uint8] = np.zeros((0, 0, 0, 3), dtype=np.uint8)
@@ -332,7 +344,7 @@ class _Canvas:
         """The first frame sets the size; one of another shape is fitted into it with black bars."""
         if len(self.at_s) >= max(self._capacity, 1) or at_s in self.at_s:
             return
-        width, height = display_size(frame.width, frame.height, frame.rotation, self._pixel_aspect())
+        width, height = display_size(frame.width, frame.height, frame.rotation, self._video.pixel_aspect())
         if len(self.pixels) == 0:
             allocated = self._allocate((self._capacity, height, width, 3), np.uint8)
             self.pixels = allocated.view(np.uint8)
@@ -346,10 +358,6 @@ class _Canvas:
             target[:] = 0
         target[top : top + height, left : left + width] = upright
         self.at_s.append(at_s)
-
-    def _pixel_aspect(self) -> float:
-        """The container's word, else the decoder's, which has one only once it has decoded."""
-        return float(self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or 1)
 
     def _upright(self, frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
         """(height, width, 3): scaled first, since turning the small picture is cheaper."""
@@ -392,7 +400,7 @@ def _colour_matrix(frame: av.VideoFrame) -> Colorspace | None:
 # --- sound --------------------------------------------------------------------------------------------------------
 
 
-def _samples(audio: Track[av.AudioStream] | None, duration_ms: int) -> NDArray[np.float32] | None:
+def sound_of(audio: Track[av.AudioStream] | None, duration_ms: int) -> NDArray[np.float32] | None:
     """(16 * duration_ms,) float32, None without a single decodable frame in the span."""
     if audio is None or duration_ms <= 0:
         return None

@@ -22,8 +22,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from streamproc.adapters import av_media
+from streamproc.adapters import av_media, av_thin
 from streamproc.adapters.media_plan import MediaLimits
+from streamproc.core.clip import Waveform
 from streamproc.core.span import Span
 from streamproc.errors import BadMessage, Reason
 
@@ -41,6 +42,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_frames: int
     cpu_s: int
     limits: MediaLimits
+    thin: bool = False  # no frames, but the packets that they need
+
+
+class Thinned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """av_thin.Thinned without its bytes and sound."""
+
+    size_bytes: int
+    frames: tuple[int, ...]
+    width: int
+    height: int
+    quarter_turns: int
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +63,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     at_ms: tuple[int, ...] = ()
     shape: tuple[int, int, int, int] = (0, 0, 0, 3)  # (F, H, W, C)
     samples: int | None = None
+    thinned: Thinned | None = None  # its media lies in the memfd, before the samples
     codecs: tuple[str, ...] = ()
     rss_bytes: int = 0
     peak_rss_bytes: int = 0  # since the child began
@@ -70,6 +83,13 @@ class _Shared:
         self._size = aligned(start + max(1, count * np.dtype(dtype).itemsize))
         os.ftruncate(self.fd, self._size)
         return np.frombuffer(mmap.mmap(self.fd, self._size), dtype=dtype, count=count, offset=start).reshape(shape)
+
+    def keep(self, waveform: Waveform | None) -> int | None:
+        """Writes the samples; how many, None where there is no sound."""
+        if waveform is None:
+            return None
+        self.allocate(waveform.samples.shape, np.float32)[:] = waveform.samples
+        return len(waveform.samples)
 
 
 def aligned(size: int) -> int:
@@ -105,24 +125,7 @@ def answer(job: Job, media: int) -> tuple[Answer, int]:
     shared = _Shared()
     try:
         with os.fdopen(media, "rb", buffering=0) as source:
-            clip = av_media.decode(
-                source,
-                size_bytes=job.size_bytes,
-                span=job.span,
-                frame_interval_ms=job.frame_interval_ms,
-                max_frames=job.max_frames,
-                limits=job.limits,
-                allocate=shared.allocate,
-            )
-        frames, waveform = clip.frames, clip.waveform
-        if waveform is not None:
-            shared.allocate(waveform.samples.shape, np.float32)[:] = waveform.samples
-        found = Answer(
-            at_ms=frames.at_ms,
-            shape=(len(frames.at_ms), *frames.pixels.shape[1:3], 3),
-            samples=None if waveform is None else len(waveform.samples),
-            codecs=clip.codecs,
-        )
+            found = _thinned(job, source, shared) if job.thin else _decoded(job, source, shared)
     except BadMessage as bad:
         found = Answer(reason=bad.reason, detail=bad.detail[:500])
     except MemoryError:
@@ -132,6 +135,49 @@ def answer(job: Job, media: int) -> tuple[Answer, int]:
     return msgspec.structs.replace(
         found, rss_bytes=rss_bytes(), peak_rss_bytes=used.ru_maxrss * 1024, cpu_ms=cpu_ms
     ), shared.fd
+
+
+def _decoded(job: Job, source: av_media.Readable, shared: _Shared) -> Answer:
+    clip = av_media.decode(
+        source,
+        size_bytes=job.size_bytes,
+        span=job.span,
+        frame_interval_ms=job.frame_interval_ms,
+        max_frames=job.max_frames,
+        limits=job.limits,
+        allocate=shared.allocate,
+    )
+    return Answer(
+        at_ms=clip.frames.at_ms,
+        shape=(len(clip.frames.at_ms), *clip.frames.pixels.shape[1:3], 3),
+        samples=shared.keep(clip.waveform),
+        codecs=clip.codecs,
+    )
+
+
+def _thinned(job: Job, source: av_media.Readable, shared: _Shared) -> Answer:
+    found = av_thin.thin(
+        source,
+        size_bytes=job.size_bytes,
+        span=job.span,
+        frame_interval_ms=job.frame_interval_ms,
+        max_frames=job.max_frames,
+        limits=job.limits,
+    )
+    if found.media:
+        shared.allocate((len(found.media),), np.uint8)[:] = np.frombuffer(found.media, dtype=np.uint8)
+    return Answer(
+        at_ms=found.at_ms,
+        samples=shared.keep(found.waveform),
+        codecs=found.codecs,
+        thinned=Thinned(
+            size_bytes=len(found.media),
+            frames=found.frames,
+            width=found.width,
+            height=found.height,
+            quarter_turns=found.quarter_turns,
+        ),
+    )
 
 
 def serve(jobs: socket.socket) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import streamproc
+from streamproc.adapters.av_thin import Thinned
 from streamproc.adapters.decoder_child import MESSAGE_BYTES, Answer, Job, aligned
 from streamproc.adapters.media_plan import MediaLimits, refuse_beyond
 from streamproc.core.clip import ClipFrames, ClipMedia, Waveform
@@ -187,7 +188,19 @@ class DecoderPool:
 
     async def open(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> ClipMedia:
         """See ports.MediaOpener. Unavailable where no child can be started."""
-        job = Job(
+        job = self._job(media, span=span, frame_interval_ms=frame_interval_ms, max_frames=max_frames)
+        answer, shared = await self._ask(media, job)
+        return _clip(answer, shared, span)
+
+    async def thin(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> Thinned:
+        """The packets that `open` would decode, for another decoder; arguments and errors as there."""
+        job = self._job(media, span=span, frame_interval_ms=frame_interval_ms, max_frames=max_frames)
+        answer, shared = await self._ask(media, msgspec.structs.replace(job, thin=True))
+        return _thinned(answer, shared, span)
+
+    def _job(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> Job:
+        refuse_beyond("bytes", len(media), self._media_limits.max_bytes)  # here too: not worth the copy
+        return Job(
             size_bytes=len(media),
             span=span,
             frame_interval_ms=frame_interval_ms,
@@ -195,10 +208,11 @@ class DecoderPool:
             cpu_s=self._limits.cpu_s,
             limits=self._media_limits,
         )
-        refuse_beyond("bytes", len(media), self._media_limits.max_bytes)  # here too: not worth the copy
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._open, media, job)
 
-    def _open(self, media: bytes, job: Job) -> ClipMedia:
+    async def _ask(self, media: bytes, job: Job) -> tuple[Answer, int]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask_child, media, job)
+
+    def _ask_child(self, media: bytes, job: Job) -> tuple[Answer, int]:
         ending = ""
         for _ in range(ATTEMPTS):
             child = self._idle.get()
@@ -222,7 +236,7 @@ class DecoderPool:
                 self.stats.cpu_ms += answer.cpu_ms
                 self.stats.rss_bytes = max(self.stats.rss_bytes, answer.rss_bytes)
                 self.stats.peak_rss_bytes = max(self.stats.peak_rss_bytes, answer.peak_rss_bytes)
-            return _clip(answer, shared, job.span)
+            return answer, shared
         raise BadMessage("killed_decoder", f"the decoding process died on it twice; the second: {ending}")
 
     def _started(self) -> _Child:
@@ -248,20 +262,44 @@ class DecoderPool:
 
 def _clip(answer: Answer, fd: int, span: Span) -> ClipMedia:
     """The answer's arrays, mapped and not copied: memory and descriptor go when the last array on it goes."""
+    pixel_bytes = int(np.prod(answer.shape)) if answer.at_ms else 0
+    found, samples = _mapped(answer, fd, pixel_bytes)
+    pixels = found.reshape(answer.shape) if answer.at_ms else np.zeros((0, 0, 0, 3), dtype=np.uint8)
+    return ClipMedia(
+        frames=ClipFrames(pixels=pixels, at_ms=answer.at_ms),
+        waveform=None if samples is None else Waveform(samples=samples, start_ms=span.start_ms),
+        codecs=answer.codecs,
+    )
+
+
+def _thinned(answer: Answer, fd: int, span: Span) -> Thinned:
+    found = answer.thinned
+    media, samples = _mapped(answer, fd, 0 if found is None else found.size_bytes)
+    if found is None:
+        raise RuntimeError("the decoding child answered another question")
+    return Thinned(
+        media=media.tobytes(),
+        frames=found.frames,
+        at_ms=answer.at_ms,
+        width=found.width,
+        height=found.height,
+        quarter_turns=found.quarter_turns,
+        waveform=None if samples is None else Waveform(samples=samples, start_ms=span.start_ms),
+        codecs=answer.codecs,
+    )
+
+
+def _mapped(answer: Answer, fd: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """The first `size` bytes and, after them, the samples. BadMessage where that is the answer."""
     try:
         if answer.reason is not None:
             raise BadMessage(answer.reason, answer.detail)
-        pixels: NDArray[np.uint8] = np.zeros((0, 0, 0, 3), dtype=np.uint8)
-        waveform = None
-        pixel_bytes = int(np.prod(answer.shape)) if answer.at_ms else 0
-        sound_at = aligned(pixel_bytes)
-        size = sound_at + aligned(4 * answer.samples) if answer.samples is not None else sound_at
-        shared = mmap.mmap(fd, size) if size else b""
-        if answer.at_ms:
-            pixels = np.frombuffer(shared, dtype=np.uint8, count=pixel_bytes).reshape(answer.shape)
+        sound_at = aligned(size)
+        whole = sound_at + aligned(4 * (answer.samples or 0))
+        shared = mmap.mmap(fd, whole) if whole else b""
+        samples = None
         if answer.samples is not None:
             samples = np.frombuffer(shared, dtype=np.float32, count=answer.samples, offset=sound_at)
-            waveform = Waveform(samples=samples, start_ms=span.start_ms)
-        return ClipMedia(frames=ClipFrames(pixels=pixels, at_ms=answer.at_ms), waveform=waveform, codecs=answer.codecs)
+        return np.frombuffer(shared, dtype=np.uint8, count=size), samples
     finally:
         os.close(fd)

@@ -14,7 +14,7 @@ def figures(*arguments: str) -> dict[str, object]:
     return msgspec.json.decode(result.output.splitlines()[-1], type=dict[str, object])
 
 
-@pytest.mark.parametrize(("mutated", "crafted"), [(60, 40), pytest.param(3000, 300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("mutated", "crafted"), [(30, 20), pytest.param(3000, 300, marks=pytest.mark.slow)])
 def test_hostile_chunks_cost_themselves_only(mutated: int, crafted: int) -> None:
     found = figures("hostile", "--mutated", str(mutated), "--crafted", str(crafted))
 
