@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from streamproc.adapters.murmur2 import partition_of
@@ -39,7 +40,7 @@ class MemoryBroker:
 
     `send` to a topic that a group reads waits while the group is `max_lag` records or `max_lag_bytes` behind: a fast
     producer cannot fill the memory. Records that every group of their topic has done with are dropped when their
-    partition holds more than `retain_bytes` (None: kept for ever, as tests want).
+    partition holds more than `retain_bytes` says of the topic (nothing: kept for ever, as tests want).
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class MemoryBroker:
         single: Iterable[str] = ("releases",),
         max_lag: int = 256,
         max_lag_bytes: int = 64 * _MIB,
-        retain_bytes: int | None = None,
+        retain_bytes: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._clock = clock
         self._count = partitions
@@ -180,11 +181,12 @@ class MemoryBroker:
         return False
 
     def _trim(self, topic: str, partition: int) -> None:
-        if self._retain_bytes is None:
+        retained = self._retain_bytes.get(topic)
+        if retained is None:
             return
         log, place = self._log(topic, partition), (topic, partition)
         done = min((readers[place].committed for readers in self._groups.values() if place in readers), default=log.end)
-        while log.size > self._retain_bytes and log.first < done and log.records:
+        while log.size > retained and log.first < done and log.records:
             log.size -= len(log.records.popleft().value or b"")
             log.first += 1
 

@@ -39,7 +39,7 @@ from streamproc.jobs.kafka_pipeline import KafkaPipeline
 from streamproc.jobs.reindex import collection_of
 from streamproc.ports import ReleaseFacts
 from streamproc.settings import Settings
-from streamproc.topics import LIVE_CANDIDATES, LIVE_CLIPS, LIVE_SHELVES, RELEASES
+from streamproc.topics import LIVE_CANDIDATES, LIVE_CHUNKS, LIVE_CLIPS, LIVE_SHELVES, RELEASES
 from streamproc.topology import model
 from streamproc.wiring.engines import (
     STAGE,
@@ -193,7 +193,7 @@ def bench(
 async def memory_pipeline(settings: Settings, *, without: str | None = None) -> AsyncIterator[MemoryPipeline]:
     """All four agents in this process."""
     clock = SystemClock()
-    broker = MemoryBroker(clock=clock, partitions=PARTITIONS, retain_bytes=None)
+    broker = MemoryBroker(clock=clock, partitions=PARTITIONS, retain_bytes={LIVE_CHUNKS: KEPT_MEDIA_BYTES})
     activations: LatestByKey[ReleaseActivation] = LatestByKey(ReleaseActivation)
     rooms = shelves_by_version()
     MemoryFollower(broker, RELEASES, activations)

@@ -16,7 +16,11 @@ TOPIC = "live.chunks"
 
 def broker(*, max_lag: int = 256, max_lag_bytes: int = 1 << 20, retain_bytes: int | None = None) -> MemoryBroker:
     return MemoryBroker(
-        clock=FixedClock(), partitions=4, max_lag=max_lag, max_lag_bytes=max_lag_bytes, retain_bytes=retain_bytes
+        clock=FixedClock(),
+        partitions=4,
+        max_lag=max_lag,
+        max_lag_bytes=max_lag_bytes,
+        retain_bytes={} if retain_bytes is None else {TOPIC: retain_bytes},
     )
 
 
