@@ -121,6 +121,7 @@ def _written(video: Track[av.VideoStream], kept: list[int]) -> bytes:
             packet.stream, packet.time_base = stream, Fraction(1, TICKS_HZ)
             packet.pts = round((video.at_s[index] - shown[0]) * TICKS_HZ)
             packet.dts = min(packet.pts, round((decode_s - shown[0] - ahead_s) * TICKS_HZ))
+            packet.duration = TICKS_HZ // 25  # without one, MP4's edit list cuts the last frame off
             packet.is_keyframe = video.packets[index].is_keyframe
             output.mux_one(packet)
     return file.getvalue()
