@@ -163,6 +163,14 @@ def _release_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace, progress: Progress) -> int:
+    if args.config is not None and args.config.exists():
+        from encoders.cope.config import preset_named
+
+        if preset_named(args.config) in ("cope", "clip"):
+            from encoders.cope.command import train_command
+
+            _say(train_command(args.config, args.data, args.out, steps=args.max_steps, progress=progress))
+            return 0
     tune_process()
     import msgspec
 

@@ -147,6 +147,9 @@ def _export_network(config: TrainingConfig, tower: ImageTower, out: Path) -> Non
     steps.input().model().set_layout(openvino.Layout("NCHW"))
     steps.input().preprocess().convert_element_type(openvino.Type.f32).mean(127.5).scale(127.5)
     model = steps.build()
+    model.set_friendly_name("image")
+    for rank, node in enumerate(model.get_ordered_ops()):  # else they count what this process made before
+        node.set_friendly_name(f"{node.get_type_name()}_{rank}")
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         openvino.save_model(model, Path(folder) / "image.xml", compress_to_fp16=False)
         for name in ("image.xml", "image.bin"):

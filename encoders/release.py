@@ -197,10 +197,12 @@ def load(path: Path | None = None, *, device: str = "cpu", threads: int = 1) -> 
     Every file is checked against its sha256 first. Raises ReleaseRefused, which names the file and what is wrong.
     """
     folder = path or shipped("lite")
+    from safetensors import SafetensorError
+
     manifest = verified(folder)
     try:
         return Release(manifest, folder, device=device, threads=threads)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, SafetensorError, ValueError) as error:
         raise ReleaseRefused(folder, f"its files do not make a release: {error}") from error
 
 

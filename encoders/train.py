@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle  # for the name of its error; nothing is unpickled
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -314,7 +315,7 @@ def resume(path: Path, run: Run) -> int:
             run.average[name].copy_(value)
         run.bank.copy_(state["bank"])
         return int(state["step"])
-    except (KeyError, RuntimeError, ValueError, EOFError) as error:
+    except (KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsRefused(path, f"not a checkpoint of this config: {error}") from error
 
 

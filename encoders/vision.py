@@ -69,7 +69,7 @@ class Conv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        nn.init.kaiming_normal_(self.weight, mode="fan_out")
+        nn.init.kaiming_normal_(self.weight, mode="fan_in")
         self.stride, self.groups, self.kernel = stride, groups, kernel
 
     def forward(self, x: Tensor) -> Tensor:

