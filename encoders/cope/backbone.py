@@ -35,7 +35,8 @@ def build_backbone(config: CopeConfig) -> Backbone:
         titles = load_roberta(text.weights, layers=text.layers)
         tokenise = word_pieces(checkpoint_folder(text.weights), longest=text.longest)
     else:
-        titles = ShallowRoberta(TextShape(text.width, quirks.text_layers, text.heads, text.hidden, text.vocabulary))
+        sizes = {name: getattr(text, name) for name in ("width", "heads", "hidden", "vocabulary", "dropout")}
+        titles = ShallowRoberta(TextShape(**sizes, layers=quirks.text_layers))
         tokenise = hashed_characters(text.vocabulary, longest=text.longest)
     visual.recompute(told.recompute)
     visual.requires_grad_(not told.frozen)

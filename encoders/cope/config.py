@@ -52,6 +52,7 @@ class Titles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     heads: Positive = 12
     hidden: Positive = 3072
     vocabulary: Annotated[int, msgspec.Meta(gt=10)] = 21128
+    dropout: Share = 0.1
 
 
 class Clip(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

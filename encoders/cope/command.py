@@ -1,0 +1,128 @@
+"""The verbs of presets `cope` and `clip`: `python -m encoders.cope VERB`; `train` also as `python -m encoders train`.
+
+Exit codes: 0 done, 1 the answer is no (training stopped), 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from encoders.cli import Progress
+from encoders.cope.config import CopeConfig, read_cope_config
+from encoders.errors import EncodersError, TrainingStopped
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.verb is None:
+        parser.print_help()
+        return 2
+    progress = Progress(quiet=args.quiet)
+    try:
+        _say(args.run(args, progress))
+    except EncodersError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1 if isinstance(error, TrainingStopped) else 2
+    finally:
+        progress.close()
+    return 0
+
+
+def train_command(config: Path, data: Path, out: Path, *, steps: int | None, progress: Progress) -> dict[str, Any]:
+    """Trains by a config file; what `python -m encoders train` says in the end."""
+    from encoders.cope.train import train
+
+    weights = train(read_cope_config(config), data, out, steps=steps, report=progress)
+    progress.close()
+    return {"weights": str(weights)}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m encoders.cope", description=(__doc__ or "").split("\n", 1)[0])
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+
+    def verb(name: str, text: str, example: str, run: Any) -> argparse.ArgumentParser:
+        made = verbs.add_parser(
+            name, help=text, description=text, epilog=f"example: python -m encoders.cope {name} {example}",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )  # fmt: skip
+        made.add_argument("--quiet", action="store_true", help="no progress bars")
+        made.set_defaults(run=run)
+        return made
+
+    train = verb("train", "train towers; also under torchrun", "--config cope.toml --data ROPE --out runs/cope", _train)
+    train.add_argument("--config", type=Path, required=True, help="training config, .json or .toml")
+    train.add_argument("--data", type=Path, required=True, help="data set in the layout that the config names")
+    train.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run there goes on")
+    train.add_argument("--max-steps", type=int, help="stop before the schedule ends")
+
+    text = "six-direction retrieval and one-shot classification"
+    evaluate = verb("evaluate", text, "--run runs/cope --data ROPE --split test", _evaluate)
+    evaluate.add_argument("--run", dest="folder", type=Path, required=True, help="folder that train wrote")
+    evaluate.add_argument("--data", type=Path, required=True, help="data set in the layout that the config names")
+    evaluate.add_argument("--split", default="test", help="prefix of ROPE's files")
+    evaluate.add_argument("--json", type=Path, help="also write the figures here")
+
+    shards = verb("shards", "pack a data set into WebDataset shards", "--data ROPE --out shards", _shards)
+    shards.add_argument("--config", type=Path, help="training config that says how --data is read")
+    shards.add_argument("--data", type=Path, required=True, help="data set")
+    shards.add_argument("--out", type=Path, required=True, help="folder of the shards")
+    shards.add_argument("--side", type=int, default=256, help="shorter side of the pictures, pixels")
+
+    step = verb("step", "one optimisation step at full size: its time and memory", "--products 2", _step)
+    step.add_argument("--config", type=Path, help="training config (default: preset cope from random weights)")
+    step.add_argument("--products", type=int, default=2, help="products in the batch")
+    step.add_argument("--classes", type=int, default=187_431, help="products of the classifier")
+    step.add_argument("--threads", type=int, help="threads on the CPU")
+    return parser
+
+
+def _train(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    return train_command(args.config, args.data, args.out, steps=args.max_steps, progress=progress)
+
+
+def _evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    from encoders.cope.evaluate import embed, load_run, six_directions, table
+    from encoders.cope.train import read_samples
+
+    config, towers, backbone = load_run(args.folder)
+    samples = read_samples(config, args.data, split=args.split)
+    result = six_directions(embed(config, towers, backbone, samples, progress))
+    progress.close()
+    sys.stdout.write(table(result) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return {name: value for name, value in result.items() if name != "directions"}
+
+
+def _shards(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    from encoders.cope.shards import write_shards
+    from encoders.cope.train import read_samples
+
+    config = read_cope_config(args.config) if args.config else CopeConfig()
+    samples = read_samples(config, args.data)
+    written = write_shards(samples, args.out, side=args.side)
+    return {"shards": len(written), "products": len(samples.products), "bad rows": dict(samples.bad)}
+
+
+def _step(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    import torch
+
+    from encoders.cope.full_step import full_step
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = read_cope_config(args.config) if args.config else CopeConfig()
+    return full_step(config, products=args.products, classes=args.classes)
+
+
+def _say(figures: dict[str, Any]) -> None:
+    """The last line of stdout is one JSON object."""
+    sys.stdout.write(json.dumps(figures) + "\n")
