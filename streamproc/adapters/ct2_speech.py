@@ -36,6 +36,7 @@ from streamproc.adapters.speech_window import (
     window_of,
 )
 from streamproc.adapters.whisper_weights import WhisperWeights, whisper_weights
+from streamproc.adapters.word_edges import off_the_pauses
 from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
@@ -176,7 +177,7 @@ class Ct2Speech:
                 return None
         if not is_believable(hearing, self._doubts):
             return None
-        words = self._align(encoded, hearing, len(samples))
+        words = off_the_pauses(self._align(encoded, hearing, len(samples)), samples)
         return utterance_of(words, start_ms=job.waveform.start_ms, span=job.span, language=hearing.language)
 
     def _encode(self, samples: NDArray[np.float32], window_s: int) -> NDArray[np.float32]:

@@ -33,10 +33,11 @@ def openai_checkpoint(weights: WhisperWeights, *, cache: Path | None = None) -> 
     directory = (cache or default_cache()) / f"{weights.sha256[:16]}-openai-{VERSION}"
     path = directory / "model.pt"
     if not _loads(path):
+        checkpoint = _checkpoint(weights.directory)
         import torch
 
         content = BytesIO()
-        torch.save(_checkpoint(weights.directory), content)
+        torch.save(checkpoint, content)
         published(directory, SETTING, [("model.pt", [content.getvalue()])])
     return path
 
@@ -47,14 +48,14 @@ def _loads(path: Path) -> bool:
 
 
 def _checkpoint(directory: Path) -> dict[str, Any]:
-    import torch
-
     try:
         with (directory / "model.bin").open("rb") as file:
             raw = dict(_variables(file))
         heads = json.loads((directory / "config.json").read_text("utf-8")).get("alignment_heads")
     except (OSError, struct.error, ValueError, KeyError) as why:
         raise Misconfigured(SETTING, f"{directory} is no unquantised CTranslate2 Whisper model: {why}") from why
+    import torch
+
     state = {name: torch.from_numpy(array.copy()) for name, array in _renamed(raw)}
     audio, text = raw["encoder/position_encodings/encodings"], raw["decoder/position_encodings/encodings"]
     layers = {

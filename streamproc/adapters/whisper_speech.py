@@ -36,6 +36,7 @@ from streamproc.adapters.speech_window import (
 )
 from streamproc.adapters.whisper_checkpoint import openai_checkpoint
 from streamproc.adapters.whisper_weights import WhisperWeights, whisper_weights
+from streamproc.adapters.word_edges import off_the_pauses
 from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
@@ -121,7 +122,7 @@ class WhisperSpeech:
                 return None
         if not is_believable(hearing, self._doubts):
             return None
-        words = self._align(mel, hearing, len(samples))
+        words = off_the_pauses(self._align(mel, hearing, len(samples)), samples)
         return utterance_of(words, start_ms=waveform.start_ms, span=span, language=hearing.language)
 
     def _model_for(self, mel: Any) -> Any:

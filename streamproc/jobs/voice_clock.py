@@ -8,18 +8,18 @@ import numpy as np
 from streamproc.errors import Misconfigured
 from streamproc.jobs.speech_score import plain_words
 
-RATE_HZ: Final = 24_000
-FRAME: Final = 600  # samples that one unit of the durations lasts: 25 ms
+UNIT_S: Final = 0.025  # what one unit of the durations lasts
 _DURATIONS: Final = "/CumSum_output_0"  # frames up to the end of each phoneme
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpokenWord:
-    """A word of a sentence, in seconds from where its sound begins (the silence before it cut off, as bench does)."""
+    """A word of a sentence, in seconds from where the first one begins. No end is known before a pause, which the
+    network counts into the word."""
 
     text: str
     start_s: float
-    end_s: float
+    end_s: float | None
 
 
 class VoiceClock:
@@ -46,7 +46,8 @@ class VoiceClock:
 
     def words_of(self, text: str) -> list[SpokenWord] | None:
         """None where the voice reads it as another number of words (it writes out numbers)."""
-        at, found = 0, []
+        at = 0
+        found: list[tuple[int, int | None]] = []
         for phonemes in self._voice.phonemize(text):
             known = [c for c in phonemes if c in self._voice.vocab]
             ids = np.array([self._voice.ids(phonemes)], np.int64)
@@ -62,15 +63,12 @@ class VoiceClock:
         written = plain_words(text)
         if len(written) != len(found):
             return None
-        skipped = self._silence_before(text)
+        begin = found[0][0]
         return [
-            SpokenWord(text=word, start_s=(first * FRAME - skipped) / RATE_HZ, end_s=(last * FRAME - skipped) / RATE_HZ)
-            for word, (first, last) in zip(written, found, strict=True)
+            SpokenWord(
+                text=word,
+                start_s=(first - begin) * UNIT_S,
+                end_s=None if last is None or n == len(found) - 1 else (last - begin) * UNIT_S,
+            )
+            for n, (word, (first, last)) in enumerate(zip(written, found, strict=True))
         ]
-
-    def _silence_before(self, text: str) -> int:
-        """Samples that bench cuts off, by its own rule."""
-        samples = np.asarray(self._voice(text, seed=0))
-        blocks = samples[: len(samples) // 240 * 240].reshape(-1, 240)
-        loud = np.flatnonzero(np.abs(blocks).max(axis=1) > 0.01 * np.abs(samples).max())
-        return max(0, int(loud[0]) - 2) * 240
