@@ -126,7 +126,11 @@ def _parser() -> argparse.ArgumentParser:
         _calibrate,
     )
     calibrate.add_argument("--release", type=Path, required=True, help="folder of the release")
-    calibrate.add_argument("--data", type=Path, required=True, help="folder in the grocery layout")
+    source = calibrate.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder in the grocery layout")
+    source.add_argument(
+        "--fitted", type=Path, help="calibration and rule as `streamproc.jobs.fit_rule --out` wrote them"
+    )
     calibrate.add_argument("--split", default="train", help="folder of photos below it")
     calibrate.add_argument("--holdout", type=_share, default=0.12, help="the share that training left out")
     calibrate.add_argument("--clothing", type=Path, help="folder of photos that are on no page (a third is used)")
@@ -220,7 +224,11 @@ def _evaluate(args: argparse.Namespace, progress: Progress) -> int:
 
 def _calibrate(args: argparse.Namespace, progress: Progress) -> int:
     from encoders.pipeline import calibrate_release
+    from encoders.release import adopt_calibration
 
+    if args.fitted is not None:
+        _say({"release": str(args.release), "digest": adopt_calibration(args.release, args.fitted)})
+        return 0
     figures = calibrate_release(
         args.release, args.data, split=args.split, holdout=args.holdout, clothing=args.clothing, report=progress
     )

@@ -242,7 +242,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 def read_calibration(folder: Path) -> tuple[Calibration, dict[str, Any]]:
     """(calibration, mention rule) of calibration.json. Raises ReleaseRefused."""
-    path = folder / CALIBRATION
+    return _calibration_in(folder / CALIBRATION)
+
+
+def _calibration_in(path: Path) -> tuple[Calibration, dict[str, Any]]:
     try:
         content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         if set(content) != {"calibration", "mention_rule"}:
@@ -250,6 +253,13 @@ def read_calibration(folder: Path) -> tuple[Calibration, dict[str, Any]]:
         return msgspec.convert(content["calibration"], Calibration), dict(content["mention_rule"])
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise ReleaseRefused(path, str(error)) from error
+
+
+def adopt_calibration(folder: Path, fitted: Path) -> str:
+    """Takes calibration and mention rule from a file in the form of calibration.json, fitted elsewhere (on streams);
+    returns the new digest. Raises ReleaseRefused."""
+    calibration, rule = _calibration_in(fitted)
+    return write_calibration(folder, calibration, rule)
 
 
 def write_calibration(folder: Path, calibration: Calibration, mention_rule: Mapping[str, Any] | None = None) -> str:

@@ -28,7 +28,7 @@ from streamproc.errors import Misconfigured, StreamprocError
 from streamproc.jobs import reindex as reindexing
 from streamproc.jobs import replay as replaying
 from streamproc.jobs import topics as topic_jobs
-from streamproc.jobs.ingest import ingest_file
+from streamproc.jobs.ingest import ingest as ingesting
 from streamproc.settings import Settings, read_settings
 from streamproc.topics import (
     CATALOG_PAGES,
@@ -102,8 +102,8 @@ async def ingest(settings: Settings, source: str, *, stream_id: str, shop_id: st
         async def sink(chunk: LiveChunk) -> None:
             await outbox.send(wire.encode(chunk, topic=LIVE_CHUNKS, key=chunk.stream_id))
 
-        return await ingest_file(
-            Path(source), sink, stream_id=stream_id, shop_id=shop_id, realtime=realtime, store=object_store(settings)
+        return await ingesting(
+            source, sink, stream_id=stream_id, shop_id=shop_id, realtime=realtime, store=object_store(settings)
         )
 
 
