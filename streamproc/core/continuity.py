@@ -56,9 +56,7 @@ def arrive(known: Continuity, clip: ClipEmbedding) -> Arrival:
         before.append(Gap(stream_id=clip.stream_id, broadcast_id=clip.broadcast_id, span=clip.span, reason=clip.lost))
     if clip.speech_lost is not None:  # words are missing, no pictures: a hole of no length, for whoever reads the topic
         here = Span(start_ms=clip.span.start_ms, end_ms=clip.span.start_ms)
-        before.append(
-            Gap(stream_id=clip.stream_id, broadcast_id=clip.broadcast_id, span=here, reason=clip.speech_lost)
-        )
+        before.append(Gap(stream_id=clip.stream_id, broadcast_id=clip.broadcast_id, span=here, reason=clip.speech_lost))
     now = replace(
         known,
         progress=known.progress.having(clip.sequence),

@@ -1,5 +1,7 @@
 """What the losses promise whatever the embeddings."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -41,11 +43,12 @@ def test_guessing_costs_the_logarithm_of_the_number_of_pages() -> None:
 def test_turning_the_whole_space_changes_no_loss(turn: Tensor) -> None:
     live, pages = unit(6, 16), unit(3, 16, seed=1)
 
-    for loss in (
+    losses: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
         lambda a, b: page_cross_entropy(a, b, LABELS, scale=20, margin=0.1, smoothing=0.05),
         lambda a, b: centroid_cross_entropy(b, a, LABELS, scale=20),
         lambda a, _: supervised_contrast(a, LABELS, temperature=0.1),
-    ):
+    )
+    for loss in losses:
         assert pytest.approx(float(loss(live, pages)), rel=1e-3) == float(loss(live @ turn, pages @ turn))
 
 

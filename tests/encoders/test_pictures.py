@@ -18,7 +18,7 @@ def test_the_middle_of_a_picture_is_kept_and_nothing_is_stretched() -> None:
     picture = np.zeros((100, 300, 3), np.uint8)
     picture[:, 90:210] = 200
 
-    assert (200 == fitted(picture, (50, 50))).all()
+    assert np.all(200 == fitted(picture, (50, 50)))
 
 
 def test_a_picture_of_the_right_size_stays_as_it_is() -> None:
@@ -39,7 +39,7 @@ def test_a_packshot_is_cut_out_of_its_ground_but_keeps_its_own_white() -> None:
 def test_a_photo_stays_whole() -> None:
     photo = np.random.default_rng(0).integers(0, 200, (40, 40, 3), dtype=np.uint8)
 
-    assert (255 == cut_out(photo)[..., 3]).all()
+    assert np.all(255 == cut_out(photo)[..., 3])
 
 
 @pytest.mark.parametrize("view", ["plain", *VIEWS])

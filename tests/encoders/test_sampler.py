@@ -38,7 +38,7 @@ def test_products_are_drawn_equally_often_however_many_photos_they_have() -> Non
 
 
 def test_a_hard_step_holds_products_that_look_alike() -> None:
-    likeness = np.kron(np.eye(2, dtype=np.float32), np.ones((4, 4), np.float32))
+    likeness = np.kron(np.eye(2), np.ones((4, 4))).astype(np.float32)
     draws = [sampler(hard=1.0, count=4).draw(step, likeness).products for step in range(50)]
 
     assert all(max(np.bincount(draw // 4)) >= 2 for draw in draws)
