@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streamproc.adapters.cpu_instructions import vector_instructions
 from streamproc.adapters.heard_words import (
     SURE,
     Doubts,
@@ -109,7 +111,8 @@ class Ct2Speech:
         self.engine = {
             "speech": f"ct2 {found.name} {found.sha256[:16]}",
             "speech_precision": str(self._model.compute_type),
-            "speech_shapes": f"{SHORT_S}s {LONG_S}s, 1 thread",
+            "speech_shapes": f"{SHORT_S}s {LONG_S}s, 1 thread, {vector_instructions()}",
+            "speech_hint": sha256(self._hint.encode()).hexdigest()[:16] if self._hint else "none",
             "ctranslate2": version("ctranslate2"),
         }
 

@@ -3,6 +3,7 @@
 import asyncio
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamproc.adapters.cpu_instructions import vector_instructions
 from streamproc.adapters.heard_words import (
     SURE,
     Doubts,
@@ -90,7 +92,8 @@ class WhisperSpeech:
         self.engine = {
             "speech": f"openai-whisper {found.name} {found.sha256[:16]}",
             "speech_precision": "float32",
-            "speech_shapes": f"{SHORT_S}s {LONG_S}s, 1 thread",
+            "speech_shapes": f"{SHORT_S}s {LONG_S}s, 1 thread, {device}, {vector_instructions()}",
+            "speech_hint": sha256(self._hint.encode()).hexdigest()[:16] if self._hint else "none",
             "torch": version("torch"),
         }
 
