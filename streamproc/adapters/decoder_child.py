@@ -116,6 +116,13 @@ def rss_bytes() -> int:
         return int(statm.read().split()[1]) * mmap.PAGESIZE
 
 
+def peak_rss_bytes() -> int:
+    """The most this program had in RAM. Not ru_maxrss: that one counts the process it was forked from as well."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        peak = next(line for line in status if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024
+
+
 def answer(job: Job, media: int) -> tuple[Answer, int]:
     """Decodes one job; the memfd with the result is the caller's to close."""
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -133,7 +140,7 @@ def answer(job: Job, media: int) -> tuple[Answer, int]:
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_ms = (used.ru_utime + used.ru_stime - before_s) * 1000
     return msgspec.structs.replace(
-        found, rss_bytes=rss_bytes(), peak_rss_bytes=used.ru_maxrss * 1024, cpu_ms=cpu_ms
+        found, rss_bytes=rss_bytes(), peak_rss_bytes=peak_rss_bytes(), cpu_ms=cpu_ms
     ), shared.fd
 
 
