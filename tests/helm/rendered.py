@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
-from helm_python import Chart
 
-CHART = Path(__file__).parents[2] / "helm" / "streamproc"
+from tests.helm.helm_process import rendered
 
 Manifest = dict[str, Any]
 
 
-@cache
-def chart() -> Chart:
-    """Loaded once: it does not change."""
-    return Chart.load(CHART)
-
-
 def render(**values: object) -> list[Manifest]:
     """Every manifest of an install called `demo` in namespace `live`."""
-    files: dict[str, str] = chart().render(values, name="demo", namespace="live", is_install=True)
+    files = rendered(values)
     return [
         manifest
         for path, text in files.items()

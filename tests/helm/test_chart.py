@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from helm_python import HelmError, lint, package
 
 import encoders.cli
 from streamproc.settings import PREFIX, Settings, read_settings
 from streamproc.topology.model import load
-from tests.helm.rendered import CHART, Manifest, chart, containers, environment, of_kind, pods, render
+from tests.helm.helm_process import CHART, HelmRefused, chart, linted, packaged
+from tests.helm.rendered import Manifest, containers, environment, of_kind, pods, render
 from tests.helm.values_table import leaves, rewritten, rows
 
 TOPOLOGY = load()
@@ -42,7 +42,7 @@ def workload(agent: str, **values: object) -> Manifest:
 
 
 def refusal(**values: object) -> str:
-    with pytest.raises(HelmError) as refused:
+    with pytest.raises(HelmRefused) as refused:
         render(**values)
     return str(refused.value)
 
@@ -61,7 +61,7 @@ def test_it_should_render_one_workload_per_agent_of_the_topology(manifests: list
 
 
 def test_it_should_hold_the_topology_as_a_file_once_packaged(tmp_path: Path) -> None:
-    with tarfile.open(package(CHART, destination=tmp_path)) as archive:
+    with tarfile.open(packaged(tmp_path)) as archive:
         inside = archive.extractfile("streamproc/files/topology.yaml")
         assert inside is not None
 
@@ -457,7 +457,7 @@ def test_every_trigger_should_have_only_fields_that_the_scaler_knows_and_as_text
 
 @pytest.mark.parametrize("way", WAYS)
 def test_it_should_pass_a_strict_lint_however_it_is_installed(way: str) -> None:
-    report = lint(CHART, values_of(way), strict=True, kube_version="v1.31.0")
+    report = linted(values_of(way), kube_version="v1.31.0")
 
     assert [] == report["errors"]
     assert [] == [message for message in report["messages"] if message["severity"] > 1]
