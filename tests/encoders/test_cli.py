@@ -15,6 +15,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow  # miniature training by the real command
 def test_train_then_evaluate(
     tiny: TrainingConfig, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
