@@ -28,12 +28,12 @@ from streamproc.adapters.simplified_chinese import CHINESE, SimplifiedChinese
 from streamproc.adapters.speech_hint import suits
 from streamproc.adapters.speech_window import (
     FRAMES_PER_S,
+    FULL_S,
     LONG_S,
     SHORT_S,
     around,
     in_window,
     is_audible,
-    other_window,
     token_cap,
     window_of,
 )
@@ -174,7 +174,7 @@ class Ct2Speech:
             if language != job.language and sure > SURE and len(samples) > SAMPLE_RATE_HZ:
                 hearing = self._decode([encoded], [language], [cap])[0]
         if repeats_itself(hearing, self._doubts):
-            encoded = self._encode(samples, other_window(job.window_s))
+            encoded = self._encode(samples, FULL_S)
             hearing = self._decode([encoded], [hearing.language], [cap])[0]
             if repeats_itself(hearing, self._doubts):
                 return None

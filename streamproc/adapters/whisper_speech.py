@@ -32,7 +32,6 @@ from streamproc.adapters.speech_window import (
     around,
     in_window,
     is_audible,
-    other_window,
     token_cap,
     window_of,
 )
@@ -119,7 +118,7 @@ class WhisperSpeech:
             if likelier != language and sure > SURE and len(samples) > SAMPLE_RATE_HZ:
                 hearing = self._decode(mel, likelier, samples)
         if repeats_itself(hearing, self._doubts):
-            mel = self._mel(samples, other_window(seconds))
+            mel = self._mel(samples, FULL_S)
             hearing = self._decode(mel, hearing.language, samples)
             if repeats_itself(hearing, self._doubts):
                 return None

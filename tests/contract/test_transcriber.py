@@ -163,11 +163,11 @@ async def test_words_move_with_the_stream(speech: Closing) -> None:
         (silence(3), None),
         (silence(0), None),
         (noise(4), None),
-        (noise(6, colour=0.5), "en"),
-        (noise(3, colour=1.0), None),
+        pytest.param(noise(6, colour=0.5), "en", marks=pytest.mark.slow),
+        pytest.param(noise(3, colour=1.0), None, marks=pytest.mark.slow),
         (tone(3), "en"),
         (music(8), None),
-        (music(4, seed=3), "zh"),
+        pytest.param(music(4, seed=3), "zh", marks=pytest.mark.slow),
     ],
 )
 async def test_where_nobody_speaks_there_is_no_utterance(speech: Closing, sound: Sound, language: str | None) -> None:
