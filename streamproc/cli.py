@@ -33,6 +33,8 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 def main() -> None:
     """Runs the command line and exits with the code that says whose fault a failure is."""
+    # gRPC tells standard error of every keep-alive that a server found too many; what matters becomes an error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         commands(standalone_mode=False)
     except click.ClickException as error:
