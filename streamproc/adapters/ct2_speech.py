@@ -174,9 +174,10 @@ class Ct2Speech:
             if language != job.language and sure > SURE and len(samples) > SAMPLE_RATE_HZ:
                 hearing = self._decode([encoded], [language], [cap])[0]
         if repeats_itself(hearing, self._doubts):
+            # Without the hint: where there is nothing to hear, the model repeats the hint instead.
             encoded = self._encode(samples, FULL_S)
-            hearing = self._decode([encoded], [hearing.language], [cap])[0]
-            if repeats_itself(hearing, self._doubts):
+            hearing = self._decode([encoded], [hearing.language], [cap], hinted=False)[0]
+            if repeats_itself(hearing, self._doubts) or hearing.mean_logprob < self._doubts.second_logprob:
                 return None
         if not is_believable(hearing, self._doubts):
             return None
@@ -207,10 +208,12 @@ class Ct2Speech:
         best = max(allowed, key=lambda name: allowed[name])
         return best, allowed[best] / max(1e-9, sum(allowed.values()))
 
-    def _decode(self, heard: list[NDArray[np.float32]], languages: list[str], caps: list[int]) -> list[Hearing]:
+    def _decode(
+        self, heard: list[NDArray[np.float32]], languages: list[str], caps: list[int], *, hinted: bool = True
+    ) -> list[Hearing]:
         """Greedy; together, because the weights are then read once for all."""
         hearings: dict[int, Hearing] = {}
-        prompts = [self._prompt_of(language) for language in languages]
+        prompts = [self._prompt_of(language, hinted) for language in languages]
         for length in sorted({len(prompt) for prompt in prompts}):  # of one length: those with a hint and those without
             group = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
             results = self._model.generate(
@@ -226,10 +229,10 @@ class Ct2Speech:
                 hearings[i] = self._hearing_of(result, languages[i], caps[i])
         return [hearings[i] for i in range(len(prompts))]
 
-    def _prompt_of(self, language: str) -> list[int]:
+    def _prompt_of(self, language: str, hinted: bool) -> list[int]:
         tokenizer = self._tokenizer_of(language)
         start = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
-        if not suits(self._hint, language):
+        if not (hinted and suits(self._hint, language)):
             return start
         return [tokenizer.sot_prev, *tokenizer.encode(" " + self._hint)[:MOST_HINT_TOKENS], *start]
 

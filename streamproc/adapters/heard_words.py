@@ -42,6 +42,9 @@ class Doubts:
     """Where a hearing is not believed. Whisper writes plausible sentences for noise, so low odds must be enough."""
 
     foreign_logprob: float = -0.35  # below: perhaps it is another language than the stream's
+    second_logprob: float = (
+        -0.5
+    )  # below, after a runaway: noise that was guessed at (speech came at -0.1, music at -0.9)
     logprob: float = -1.0  # below: guessed (OpenAI's own threshold)
     no_speech: float = 0.6  # above, and ...
     no_speech_logprob: float = -0.5  # ... below this: nobody spoke

