@@ -21,6 +21,7 @@ from streamproc.adapters.heard_words import (
     TimedWord,
     is_believable,
     is_foreign,
+    of_the_two,
     repeats_itself,
     utterance_of,
 )
@@ -179,6 +180,13 @@ class Ct2Speech:
             hearing = self._decode([encoded], [hearing.language], [cap], hinted=False)[0]
             if repeats_itself(hearing, self._doubts) or hearing.mean_logprob < self._doubts.second_logprob:
                 return None
+        elif suits(self._hint, hearing.language) and hearing.mean_logprob < self._doubts.hinted_logprob:
+            believed = of_the_two(
+                hearing, self._decode([encoded], [hearing.language], [cap], hinted=False)[0], self._doubts
+            )
+            if believed is None:
+                return None
+            hearing = believed
         if not is_believable(hearing, self._doubts):
             return None
         words = off_the_pauses(self._align(encoded, hearing, len(samples)), samples)

@@ -42,6 +42,7 @@ class Doubts:
     """Where a hearing is not believed. Whisper writes plausible sentences for noise, so low odds must be enough."""
 
     foreign_logprob: float = -0.35  # below: perhaps it is another language than the stream's
+    hinted_logprob: float = -0.5  # below, with a hint: perhaps only the hint was heard
     second_logprob: float = (
         -0.5
     )  # below, after a runaway: noise that was guessed at (speech came at -0.1, music at -0.9)
@@ -104,6 +105,18 @@ def is_foreign(hearing: Hearing, doubts: Doubts) -> bool:
     chinese = sum("\u4e00" <= c <= "\u9fff" for c in letters)
     wrong_script = 2 * chinese < len(letters) if hearing.language in CHINESE else 2 * chinese > len(letters)
     return wrong_script and hearing.language != "ja"
+
+
+def of_the_two(hinted: Hearing, bare: Hearing, doubts: Doubts) -> Hearing | None:
+    """What to believe of a doubtful hearing with a hint and another one of the same sound without.
+
+    Where there is nothing to hear the model repeats the hint (2 of 60 pieces of music, as a juice), so the bare one
+    must stand alone; the hinted one, which spells names right, stays where the two share a word.
+    """
+    if repeats_itself(bare, doubts) or not is_believable(bare, doubts):
+        return None
+    shared = set(hinted.text.casefold().split()) & set(bare.text.casefold().split())
+    return hinted if shared else bare
 
 
 def is_believable(hearing: Hearing, doubts: Doubts) -> bool:

@@ -19,6 +19,7 @@ from streamproc.adapters.heard_words import (
     TimedWord,
     is_believable,
     is_foreign,
+    of_the_two,
     repeats_itself,
     utterance_of,
 )
@@ -122,6 +123,11 @@ class WhisperSpeech:
             hearing = self._decode(mel, hearing.language, samples, hinted=False)
             if repeats_itself(hearing, self._doubts) or hearing.mean_logprob < self._doubts.second_logprob:
                 return None
+        elif suits(self._hint, hearing.language) and hearing.mean_logprob < self._doubts.hinted_logprob:
+            believed = of_the_two(hearing, self._decode(mel, hearing.language, samples, hinted=False), self._doubts)
+            if believed is None:
+                return None
+            hearing = believed
         if not is_believable(hearing, self._doubts):
             return None
         words = off_the_pauses(self._align(mel, hearing, len(samples)), samples)

@@ -9,6 +9,7 @@ from streamproc.adapters.heard_words import (
     TimedWord,
     is_believable,
     is_foreign,
+    of_the_two,
     repeats_itself,
     utterance_of,
 )
@@ -85,6 +86,15 @@ def test_saying_a_thing_three_times_is_no_runaway() -> None:
 )
 def test_another_languages_script_is_foreign(text: str, language: str, foreign: bool) -> None:
     assert foreign == is_foreign(hearing(text, language=language), DOUBTS)
+
+
+def test_a_hint_that_only_echoes_is_not_believed() -> None:
+    echo, guess = hearing("Green Grapefruit Juice", mean_logprob=-0.9), hearing("Thank you.", mean_logprob=-0.9)
+    name, sound_of_it = hearing("God Morgon Juice", mean_logprob=-0.6), hearing("Good Morgan juice", mean_logprob=-0.6)
+
+    assert of_the_two(echo, guess, DOUBTS) is None
+    assert name == of_the_two(name, sound_of_it, DOUBTS)
+    assert hearing("we go live") == of_the_two(echo, hearing("we go live"), DOUBTS)
 
 
 def test_words_stay_inside_the_span_and_in_order() -> None:
