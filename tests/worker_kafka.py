@@ -1,4 +1,4 @@
-"""Kafka for worker tests: one broker per module, empty topics per test."""
+"""Kafka for worker tests: a broker for many, empty topics for each."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ from tests.worker_world import ALL_TOPICS, PARTITIONS, KafkaWorld, until
 
 
 def broker(directory: Path) -> Iterator[EmbeddedKafka]:
-    """What a module-scoped fixture yields."""
+    """What a fixture of a wider scope yields."""
     with EmbeddedKafka(directory) as kafka:
         yield kafka
 

@@ -10,6 +10,7 @@ import msgspec
 from streamproc import wire
 from streamproc.adapters.memory import MemoryOutbox, MemoryRunner, MemoryStateTopic
 from streamproc.adapters.memory_broker import MemoryBroker
+from streamproc.adapters.mention_log import letter_lines, said_of
 from streamproc.adapters.stream_worker import StreamWorker
 from streamproc.adapters.worker_limits import WorkerLimits
 from streamproc.core.catalog import ProductPage, Shelf
@@ -73,7 +74,7 @@ class MemoryPipeline:
             await self._broker.send(wire.encode(shelf, topic=LIVE_SHELVES, key=shelf.stream_id))
         for name, topic in CHAIN:
             self._running[name] = asyncio.create_task(self._runner(name, topic).run(), name=name)
-        return tuple(self.dead_letters())
+        return await self.dead_letters()
 
     async def put(self, chunk: LiveChunk) -> None:
         """Waits while perceive is behind."""
@@ -85,17 +86,11 @@ class MemoryPipeline:
         for name, topic in CHAIN:
             self._broker.finish(topic)
             await self._running[name]
-        said: dict[str, dict[tuple[str, int], ProductMention]] = {stream_id: {} for stream_id in stream_ids}
-        for record in self._broker.log(PRODUCT_MENTIONS):
-            mention = wire.decode(record).message
-            if isinstance(mention, ProductMention):
-                said[mention.stream_id].setdefault((mention.mention_id, mention.revision), mention)
-        return {stream_id: tuple(once.values()) for stream_id, once in said.items()}
+        return said_of(self._broker.log(PRODUCT_MENTIONS), stream_ids)
 
-    def dead_letters(self) -> list[str]:
+    async def dead_letters(self) -> tuple[str, ...]:
         """A line per message that was set aside so far."""
-        letters = [wire.read_dead_letter(record) for record in self._broker.log(DEAD_LETTERS)]
-        return [f"{letter.reason}: {letter.detail}" for letter in letters]
+        return letter_lines(self._broker.log(DEAD_LETTERS))
 
     async def rows(self, product_ids: Sequence[str]) -> tuple[PageEmbedding, ...]:
         """What the index holds of these products."""

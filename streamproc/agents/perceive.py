@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from streamproc.core.chunk import LiveChunk, MediaRef
 from streamproc.core.clip import SAMPLE_RATE_HZ, ClipFrames, ClipMedia, Waveform
@@ -151,7 +152,6 @@ class Perceive:
             language=utterances[-1].language if utterances else state.language,
             open_since_ms=voice.open_since_ms,
             pending=() if chunk.last else voice.closed,
-            heard=(),
         )
         after = _with_needed_sound(after, heard)
         _forget_unneeded(listening, after, done=due)
@@ -276,14 +276,7 @@ def _with_needed_sound(state: SpeechState, heard: Sequence[Heard]) -> SpeechStat
     # Without an utterance the last chunk stays: the next utterance may begin in its padding.
     first_ms = min(starts) - PADDING_MS if starts else heard[-1].span.start_ms
     kept = tuple(h for h in heard if h.span.end_ms > first_ms)
-    return SpeechState(
-        broadcast_id=state.broadcast_id,
-        voice=state.voice,
-        language=state.language,
-        open_since_ms=state.open_since_ms,
-        pending=state.pending,
-        heard=kept or (heard[-1],),
-    )
+    return replace(state, heard=kept or (heard[-1],))
 
 
 def _forget_unneeded(listening: Listening, state: SpeechState, *, done: Sequence[Span]) -> None:

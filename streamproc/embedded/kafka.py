@@ -8,12 +8,12 @@ import os
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from streamproc.embedded.child import Child
 from streamproc.embedded.jars import default_cache, fetch, read_lock
 from streamproc.embedded.loopback import HOST, accepts, claim
+from streamproc.embedded.server import Server
 from streamproc.errors import Unavailable
 
 LOCK = Path(__file__).with_name("kafka.lock")
@@ -69,7 +69,7 @@ log.cleaner.dedupe.buffer.size=16777216
 """
 
 
-class EmbeddedKafka:
+class EmbeddedKafka(Server):
     """`with EmbeddedKafka(data_dir) as kafka:` then connect to `kafka.bootstrap_servers`.
 
     Topics and messages stay in `data_dir` and are there at the next start. One object keeps its port over `stop`,
@@ -77,13 +77,14 @@ class EmbeddedKafka:
     The first start ever downloads 43 MB into the cache (`default_cache`) and needs no network afterwards.
     """
 
+    name = "Kafka"
+
     def __init__(self, data_dir: Path, *, cache: Path | None = None, port: int | None = None) -> None:
         self.data_dir = data_dir
         self.log = data_dir / "kafka.log"
         self._cache = cache
         self._fixed = port
         self._ports: tuple[int, int] | None = None
-        self._jvm: Child | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -91,17 +92,6 @@ class EmbeddedKafka:
         if self._ports is None:
             raise RuntimeError("Kafka was not started")
         return f"{HOST}:{self._ports[0]}"
-
-    @property
-    def pid(self) -> int:
-        """Process id of the JVM."""
-        if self._jvm is None:
-            raise RuntimeError("Kafka was not started")
-        return self._jvm.pid
-
-    @property
-    def running(self) -> bool:
-        return self._jvm is not None and self._jvm.running
 
     def start(self) -> Self:
         """Returns when a client's metadata call is answered.
@@ -123,24 +113,6 @@ class EmbeddedKafka:
             raise
         return self
 
-    def stop(self) -> None:
-        """An orderly end, about a second; kills what has not ended after 15 s."""
-        if self._jvm is not None:
-            self._jvm.stop()
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would; `start` brings it back on the same port with the same data."""
-        if self._jvm is not None:
-            self._jvm.kill()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def _run(self, classpath: str, port: int, controller_port: int) -> None:
         here = self.data_dir.absolute()
         logs, scratch, properties = here / "topics", here / "tmp", here / "server.properties"
@@ -158,8 +130,8 @@ class EmbeddedKafka:
                 formatting.kill()
                 raise Unavailable("kafka format", formatting.last_lines())
         cluster_id = _cluster_id(logs / "meta.properties")
-        self._jvm = Child("kafka", [*java, "kafka.Kafka", properties], log=self.log).start()
-        self._jvm.wait_ready(lambda: accepts(port) and _answers(self.bootstrap_servers, cluster_id), READY_WITHIN_S)
+        self.child = Child("kafka", [*java, "kafka.Kafka", properties], log=self.log).start()
+        self.child.wait_ready(lambda: accepts(port) and _answers(self.bootstrap_servers, cluster_id), READY_WITHIN_S)
 
 
 def _java() -> Path:

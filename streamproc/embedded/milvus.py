@@ -5,30 +5,31 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from streamproc.embedded.child import Child
 from streamproc.embedded.loopback import HOST, accepts, claim
+from streamproc.embedded.server import Server
 from streamproc.errors import Unavailable
 
 READY_WITHIN_S = 120  # 3 s alone; reopening 100,000 rows takes a few more, a busy machine makes it many
 GET_VERSION = "/milvus.proto.milvus.MilvusService/GetVersion"
 
 
-class EmbeddedMilvus:
+class EmbeddedMilvus(Server):
     """`with EmbeddedMilvus(data_dir) as milvus:` then connect to `milvus.uri`.
 
     Collections stay in `data_dir`; after every start each must be loaded again. One object keeps its port over
     `stop`, `kill` and `start`. One writer per collection: Lite loses rows to concurrent writers. Blocking.
     """
 
+    name = "Milvus"
+
     def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
         self.data_dir = data_dir
         self.log = data_dir / "milvus.log"
         self._fixed = port
         self._port: int | None = None
-        self._server: Child | None = None
 
     @property
     def uri(self) -> str:
@@ -36,16 +37,6 @@ class EmbeddedMilvus:
         if self._port is None:
             raise RuntimeError("Milvus was not started")
         return f"http://{HOST}:{self._port}"
-
-    @property
-    def pid(self) -> int:
-        if self._server is None:
-            raise RuntimeError("Milvus was not started")
-        return self._server.pid
-
-    @property
-    def running(self) -> bool:
-        return self._server is not None and self._server.running
 
     def start(self) -> Self:
         """Returns when a call is answered; raises Unavailable with the last lines of its log."""
@@ -59,38 +50,20 @@ class EmbeddedMilvus:
             raise
         return self
 
-    def stop(self) -> None:
-        """An orderly end that writes out what is in memory; kills it after 15 s."""
-        if self._server is not None:
-            self._server.stop()
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would."""
-        if self._server is not None:
-            self._server.kill()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def _run(self, port: int) -> None:
         data = self.data_dir.absolute()
         data.mkdir(parents=True, exist_ok=True)
         server = [sys.executable, "-m", "milvus_lite", "server"]
         # Without --host it listens on every interface and asks nobody's name.
         where: list[str | Path] = ["--data-dir", data / "lite", "--host", HOST, "--port", str(port)]
-        self._server = Child(
+        self.child = Child(
             "milvus",
             [*server, *where],
             log=self.log,
             directory=data,  # pymilvus reads a `.env` of the working directory
             stop_signal=signal.SIGINT,  # SIGTERM would end it without closing the files
         ).start()
-        self._server.wait_ready(lambda: accepts(port) and _answers(f"{HOST}:{port}"), READY_WITHIN_S)
+        self.child.wait_ready(lambda: accepts(port) and _answers(f"{HOST}:{port}"), READY_WITHIN_S)
 
 
 def _answers(address: str) -> bool:

@@ -10,6 +10,7 @@ import structlog
 from streamproc import wire
 from streamproc.adapters.kafka_client import KafkaClient
 from streamproc.adapters.kafka_outbox import KafkaOutbox
+from streamproc.adapters.mention_log import letter_lines, said_of
 from streamproc.adapters.topic_reader import read_topics
 from streamproc.core.catalog import PageIndexed, ProductPage, Shelf
 from streamproc.core.chunk import LiveChunk
@@ -63,17 +64,14 @@ class KafkaPipeline:
     async def finish(self, stream_ids: Sequence[str]) -> Mapping[str, tuple[ProductMention, ...]]:
         """Waits until every stream has ended."""
         open_streams = set(stream_ids)
+        if not open_streams:
+            return {}
         async for message in self._watch(LIVE_STATUS):
             if isinstance(message, LiveStatus) and message.status == "ended":
                 open_streams.discard(message.stream_id)
             if not open_streams:
                 break
-        said: dict[str, dict[tuple[str, int], ProductMention]] = {stream_id: {} for stream_id in stream_ids}
-        async for record in read_topics(self.client, [PRODUCT_MENTIONS]):
-            mention = wire.decode(record).message
-            if isinstance(mention, ProductMention) and mention.stream_id in said:
-                said[mention.stream_id].setdefault((mention.mention_id, mention.revision), mention)
-        return {stream_id: tuple(once.values()) for stream_id, once in said.items()}
+        return said_of([record async for record in read_topics(self.client, [PRODUCT_MENTIONS])], stream_ids)
 
     async def mentions(self) -> AsyncIterator[ProductMention]:
         """As they come, each (mention_id, revision) once, for ever."""
@@ -85,12 +83,13 @@ class KafkaPipeline:
 
     async def dead_letters(self) -> tuple[str, ...]:
         """A line per message that was set aside so far."""
-        letters = [wire.read_dead_letter(record) async for record in read_topics(self.client, [DEAD_LETTERS])]
-        return tuple(f"{letter.reason}: {letter.detail}" for letter in letters)
+        return letter_lines([record async for record in read_topics(self.client, [DEAD_LETTERS])])
 
     async def _until_indexed(self, pages: set[str]) -> tuple[str, ...]:
         missing = set(pages)
         faults: list[str] = []
+        if not missing:
+            return ()
         async for message in self._watch(CATALOG_INDEXED, DEAD_LETTERS):
             if isinstance(message, PageIndexed):
                 missing.discard(message.page_id)
@@ -102,8 +101,7 @@ class KafkaPipeline:
         return tuple(faults)
 
     async def _watch(self, *topics: str) -> AsyncIterator[object]:
-        """Messages and dead letters as they come, with a None now and then; keeps the agents alive meanwhile."""
-        yield None
+        """Messages and dead letters as they come; keeps the agents alive meanwhile."""
         records = read_topics(self.client, topics, follow=True)
         coming = asyncio.ensure_future(anext(records))
         try:

@@ -6,6 +6,7 @@ figures that are published come from that scorer.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -75,11 +76,21 @@ def told_of(events: Iterable[ProductMention]) -> list[Told]:
     ]
 
 
-def overlap_ms(one: Told | TruthRow, other: Told | TruthRow) -> int:
+class Timed(Protocol):
+    """Something that lasts from `start_ms` to `end_ms`."""
+
+    @property
+    def start_ms(self) -> int: ...
+
+    @property
+    def end_ms(self) -> int: ...
+
+
+def overlap_ms(one: Timed, other: Timed) -> int:
     return max(0, min(one.end_ms, other.end_ms) - max(one.start_ms, other.start_ms))
 
 
-def tiou(one: Told | TruthRow, other: Told | TruthRow) -> float:
+def tiou(one: Timed, other: Timed) -> float:
     """Temporal intersection over union."""
     shared = overlap_ms(one, other)
     whole = one.end_ms - one.start_ms + other.end_ms - other.start_ms - shared

@@ -26,6 +26,10 @@ class Pipeline(Protocol):
         """Returns when there is room for more."""
         ...
 
+    async def dead_letters(self) -> tuple[str, ...]:
+        """A line per message that was set aside so far, unusable pages among them."""
+        ...
+
     async def finish(self, stream_ids: Sequence[str]) -> Mapping[str, tuple[ProductMention, ...]]:
         """After the last chunk: what was said of each stream, in order, each (mention_id, revision) once."""
         ...
@@ -47,10 +51,12 @@ async def recognise(
     shelves: Sequence[Shelf],
     pipeline: Pipeline,
     *,
+    loaded: Callable[[], None] = lambda: None,
     progress: Callable[[int], None] = lambda _: None,
     chunks_of: Callable[[Path], AsyncIterator[LiveChunk]] = file_chunks,
 ) -> Recognition:
-    """Feeds the files to the pipeline side by side; `progress` hears of every chunk's milliseconds.
+    """Feeds the files to the pipeline side by side; `loaded` is called before the first chunk, `progress` hears of
+    every chunk's milliseconds.
 
     Raises Misconfigured where two files would be one stream or one cannot be opened, Unavailable for the world.
     """
@@ -59,6 +65,7 @@ async def recognise(
     if twice:
         raise Misconfigured("FILE", f"a stream is named after its file's stem, and {sorted(twice)} come twice")
     faults = await pipeline.load(pages, shelves)
+    loaded()
     counted = [0, 0]
     room = asyncio.Semaphore(FILES_AT_ONCE)
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -18,11 +17,10 @@ from streamproc.embedded.demo.catalog import make_catalog
 from streamproc.embedded.demo.script import TruthRow
 from streamproc.embedded.demo.stream import DemoStream, make_stream
 from streamproc.jobs.kafka_pipeline import KafkaPipeline
+from streamproc.jobs.mention_score import LOOSE, Told, tiou, told_of
 from streamproc.settings import Settings
 from streamproc.wiring.commands import mention_row
 from streamproc.wiring.worlds import kafka_pipeline
-
-OVERLAP: Final = 0.3  # tIoU from which a mention is of a true span, as its confidence is defined
 
 
 class Show(Struct, frozen=True, kw_only=True):
@@ -121,14 +119,13 @@ class _Audience:
                 self._first_correct_s = round(time.monotonic() - self._began, 2)
 
     def judged(self, events: Sequence[ProductMention], *, streams: int, seconds: int, start_s: float) -> Show:
-        last = {event.mention_id: event for event in sorted(events, key=lambda event: event.revision)}
-        final = [event for event in last.values() if event.status != "retracted"]
+        final = told_of(events)
         return Show(
             streams=streams,
             seconds=seconds,
             products=len(self._truth),
-            found=sum(any(_matches(event, row) for event in final) for row in self._truth),
-            wrong=sum(not any(_matches(event, row) for row in self._truth) for event in final),
+            found=sum(any(_matches(told, row) for told in final) for row in self._truth),
+            wrong=sum(not any(_matches(told, row) for row in self._truth) for told in final),
             first_correct_s=self._first_correct_s,
             start_s=round(start_s, 1),
             events=len(events),
@@ -140,10 +137,6 @@ def _is_during(event: ProductMention, row: TruthRow) -> bool:
     return same and row.start_ms < event.observed_until_ms and event.span.start_ms < row.end_ms
 
 
-def _matches(event: ProductMention, row: TruthRow) -> bool:
-    if not _is_during(event, row):
-        return False
-    end_ms = event.observed_until_ms if event.span.end_ms is None else event.span.end_ms
-    both = min(end_ms, row.end_ms) - max(event.span.start_ms, row.start_ms)
-    either = max(end_ms, row.end_ms) - min(event.span.start_ms, row.start_ms)
-    return both / either >= OVERLAP
+def _matches(told: Told, row: TruthRow) -> bool:
+    same = told.stream_id == row.stream_id and told.product_id == row.product_id
+    return same and tiou(told, row) >= LOOSE

@@ -172,7 +172,7 @@ async def _built(settings: Settings, name: str, client: KafkaClient, outbox: Kaf
 
 
 async def _report(settings: Settings, agent: str, folders: ReleaseFolders, outbox: KafkaOutbox) -> None:
-    """Tells the releases topic which towers are loaded here: what `release activate` waits for."""
+    """Tells the releases topic which towers are loaded here: what `release status` shows."""
     for facts in folders.all():
         worker = settings.worker_name
         report = ReleaseReport(worker=worker, agent=agent, release=facts.release, status="ready", detail=facts.name)

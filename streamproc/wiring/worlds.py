@@ -118,18 +118,20 @@ def recognise(
                 pipeline: Any = await stack.enter_async_context(memory_pipeline(settings, without=without))
             else:
                 pipeline = await stack.enter_async_context(kafka_pipeline(settings))
-            timed = _Timed(pipeline)
+            watch = _Stopwatch()
             memory = await stack.enter_async_context(watched_memory())
             bar = stack.enter_context(_progress(files))
             done = await recognising.recognise(
-                files, catalogue.rows, () if rooms is None else rooms.rows, timed, progress=bar
+                files,
+                catalogue.rows,
+                () if rooms is None else rooms.rows,
+                pipeline,
+                loaded=watch.start,
+                progress=bar,
             )
-            wall_s, cpu_s = timed.taken()
-            for fault in done.faults:
-                warn(fault)
-            letters = pipeline.dead_letters()
-            lines = await letters if asyncio.iscoroutine(letters) else letters
-            for line in lines[len(done.faults) :]:
+            wall_s, cpu_s = watch.taken()
+            letters = await pipeline.dead_letters()
+            for line in letters:
                 warn(line)
             write_mentions(out, done.mentions)
             if record is not None:
@@ -147,7 +149,7 @@ def recognise(
                 times_real_time=round(media_s / wall_s, 2),
                 peak_mb=round(memory.peak_mb),
                 growth_mb=round(memory.growth_mb),
-                dead_letters=len(lines),
+                dead_letters=len(letters),
                 through=through,
                 release=pipeline.active.release,
             )
@@ -233,25 +235,23 @@ async def kafka_pipeline(settings: Settings, *, data_dir: Path | None = None) ->
         scratch = data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamproc-")))
         world = EmbeddedWorld(scratch, settings=_for_children(settings), cache=settings.cache_dir)
         await asyncio.to_thread(world.start)
-        stack.callback(world.stop)
-        own = msgspec.structs.replace(
-            settings,
-            broker=world.kafka.bootstrap_servers,
-            milvus_uri=world.milvus.uri,
-            object_store=world.environment["STREAMPROC_OBJECT_STORE"],
-        )
-        async with KafkaAdmin(own.broker) as admin:
-            await topic_jobs.apply(model.load(), admin, partitions=PARTITIONS, replication=1)
-        active = activation_of(facts)
-        index = await milvus(own)
-        await index.create(active.collection, release=active.release, dim=facts.dim)
-        index.close()
-        client = KafkaClient(broker=own.broker)
-        async with KafkaOutbox(client) as outbox:
-            try:
+        try:
+            own = msgspec.structs.replace(
+                settings,
+                broker=world.kafka.bootstrap_servers,
+                milvus_uri=world.milvus.uri,
+                object_store=world.environment["STREAMPROC_OBJECT_STORE"],
+            )
+            async with KafkaAdmin(own.broker) as admin:
+                await topic_jobs.apply(model.load(), admin, partitions=PARTITIONS, replication=1)
+            active = activation_of(facts)
+            with contextlib.closing(await milvus(own)) as index:
+                await index.create(active.collection, release=active.release, dim=facts.dim)
+            client = KafkaClient(broker=own.broker)
+            async with KafkaOutbox(client) as outbox:
                 yield KafkaPipeline(world, client, outbox, active, object_store(own))
-            finally:
-                await asyncio.to_thread(world.stop)
+        finally:
+            await asyncio.to_thread(world.stop)
 
 
 def up(settings: Settings, *, data_dir: Path | None, say: Callable[[str], None]) -> None:
@@ -278,26 +278,15 @@ def activation_of(facts: ReleaseFacts) -> ReleaseActivation:
     return ReleaseActivation(release=facts.release, collection=collection_of(facts.release, 1), at=ACTIVATED_AT)
 
 
-class _Timed:
-    """A pipeline whose work is timed from its first chunk on: loading models and pages is not recognition."""
+class _Stopwatch:
+    """Runs from the first chunk on: loading models and pages is not recognition."""
 
-    def __init__(self, pipeline: Any) -> None:
-        self._pipeline = pipeline
-        self._began = (0.0, 0.0)
-
-    async def load(self, pages: Any, shelves: Any) -> Any:
-        faults = await self._pipeline.load(pages, shelves)
-        self._began = (time.monotonic(), spent_cpu_s())
-        return faults
-
-    async def put(self, chunk: Any) -> None:
-        await self._pipeline.put(chunk)
-
-    async def finish(self, stream_ids: Any) -> Any:
-        return await self._pipeline.finish(stream_ids)
+    def start(self) -> None:
+        self._began_s, self._spent_s = time.monotonic(), spent_cpu_s()
 
     def taken(self) -> tuple[float, float]:
-        return time.monotonic() - self._began[0], spent_cpu_s() - self._began[1]
+        """Wall and processor seconds since the start."""
+        return time.monotonic() - self._began_s, spent_cpu_s() - self._spent_s
 
 
 @contextmanager

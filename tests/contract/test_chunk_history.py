@@ -1,35 +1,15 @@
 """live.chunks read again, in memory and on Kafka alike."""
 
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from streamproc.adapters.chunk_history import KafkaChunkHistory
 from streamproc.adapters.memory import MemoryChunkHistory
 from streamproc.adapters.murmur2 import partition_of
-from streamproc.embedded.kafka import EmbeddedKafka
 from streamproc.ports import ChunkHistory
-from tests.worker_kafka import broker, kafka_world
 from tests.worker_world import PARTITIONS, KafkaWorld, MemoryWorld, World, chunk
 
 PLACE = partition_of(b"room-1", PARTITIONS)
 NEIGHBOUR = next(n for n in (f"n{i}" for i in range(99)) if partition_of(n.encode(), PARTITIONS) == PLACE)
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    yield from broker(tmp_path_factory.mktemp("kafka"))
-
-
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.slow)])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    if request.param == "memory":
-        yield MemoryWorld()
-    else:
-        async with kafka_world(request.getfixturevalue("kafka"), tmp_path) as world:
-            yield world
 
 
 def history_of(world: World) -> ChunkHistory:

@@ -1,29 +1,9 @@
 """What a state topic promises, in memory and on Kafka alike."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import msgspec
-import pytest
 
-from streamproc.embedded.kafka import EmbeddedKafka
 from streamproc.topics import SPEECH_STATE
-from tests.worker_kafka import broker, kafka_world
-from tests.worker_world import MemoryWorld, World
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    yield from broker(tmp_path_factory.mktemp("kafka"))
-
-
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.slow)])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    if request.param == "memory":
-        yield MemoryWorld()
-    else:
-        async with kafka_world(request.getfixturevalue("kafka"), tmp_path) as world:
-            yield world
+from tests.worker_world import World
 
 
 def state(through: int, note: str = "", *, topic: str = "live.chunks") -> bytes:

@@ -1,19 +1,15 @@
 """What a StreamWorker promises, in memory and on real Kafka alike (promise 1 of DESIGN.md)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from streamproc import wire
 from streamproc.adapters.murmur2 import partition_of
-from streamproc.embedded.kafka import EmbeddedKafka
 from streamproc.errors import Unavailable
 from streamproc.ports import Origin, Record
 from streamproc.topics import DEAD_LETTERS, LIVE_CHUNKS, LIVE_STATUS, LIVE_TRANSCRIPTS, SPEECH_STATE
-from tests.worker_kafka import broker, kafka_world
 from tests.worker_world import (
     BAD_MEDIA,
     PARTITIONS,
@@ -35,21 +31,6 @@ from tests.worker_world import (
 )
 
 STREAMS = ("room-1", "room-2", "room-3")
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    yield from broker(tmp_path_factory.mktemp("kafka"))
-
-
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.slow)])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    """Empty topics, each time."""
-    if request.param == "memory":
-        yield MemoryWorld()
-    else:
-        async with kafka_world(request.getfixturevalue("kafka"), tmp_path) as world:
-            yield world
 
 
 async def test_each_stream_is_folded_in_order(world: World) -> None:

@@ -1,7 +1,7 @@
 """Shelves and releases, followed in memory and on Kafka alike."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,24 +23,10 @@ from streamproc.embedded.kafka import EmbeddedKafka
 from streamproc.errors import Unavailable
 from streamproc.ports import Record
 from streamproc.topics import LIVE_SHELVES, RELEASES
-from tests.worker_kafka import broker, kafka_world
+from tests.worker_kafka import kafka_world
 from tests.worker_world import PARTITIONS, KafkaWorld, MemoryWorld, World, until
 
 RELEASE = "sha256:" + "0" * 64
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    yield from broker(tmp_path_factory.mktemp("kafka"))
-
-
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.slow)])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    if request.param == "memory":
-        yield MemoryWorld()
-    else:
-        async with kafka_world(request.getfixturevalue("kafka"), tmp_path) as world:
-            yield world
 
 
 @asynccontextmanager
