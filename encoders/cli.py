@@ -99,6 +99,20 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--max-steps", type=_positive, help="stop before the schedule ends")
     train.add_argument("--unseen", type=Path, help="file of product ids whose photos are left out")
 
+    adapt = verb(
+        "adapt",
+        "teach a release new pages, without photos of them",
+        f"--data {grocery} --new new-products.txt --out runs/adapted",
+        _adapt,
+    )
+    _release_argument(adapt)
+    adapt.add_argument("--data", type=Path, required=True, help="folder in the grocery layout, new pages included")
+    adapt.add_argument("--new", type=Path, help="file of product ids to treat as new (those without photos are)")
+    adapt.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run there goes on")
+    adapt.add_argument("--name", metavar="NAME", help="name of the release (default: that of the one adapted)")
+    adapt.add_argument("--cache", type=Path, help="folder of the views, shared between runs (default OUT/views)")
+    adapt.add_argument("--steps", type=_positive, help="how many (default: adaptation.steps of the release's config)")
+
     evaluate = verb(
         "evaluate", "measure a release on photos", f"--data {grocery} --split val --json figures.json", _evaluate
     )
@@ -186,6 +200,26 @@ def _train(args: argparse.Namespace, progress: Progress) -> int:
         config = msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, unseen=unseen))
     digest = train_release(
         config, args.data, args.out, cache=args.cache, steps=args.max_steps, name=args.release, report=progress
+    )
+    progress.close()
+    _say({"release": str(args.out / "release"), "digest": digest})
+    return 0
+
+
+def _adapt(args: argparse.Namespace, progress: Progress) -> int:
+    tune_process()
+    from encoders.adapt import adapt_release
+    from encoders.release import shipped
+
+    digest = adapt_release(
+        args.release or shipped("lite"),
+        args.data,
+        args.out,
+        new=_products(args.new) if args.new else (),
+        cache=args.cache,
+        steps=args.steps,
+        name=args.name,
+        report=progress,
     )
     progress.close()
     _say({"release": str(args.out / "release"), "digest": digest})

@@ -109,6 +109,14 @@ class Optimiser(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
     accumulate: Positive = 1
 
 
+class Adaptation(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The steps that new pages get on top of a release, `rate` times as fast as the first ones."""
+
+    steps: Positive = 200
+    rise: Annotated[int, msgspec.Meta(ge=0)] = 20
+    rate: Rate = 0.5
+
+
 class TrainingConfig(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole run. `blend` is how much of the fine-tuned weights the release gets; the rest are those before
     fine-tuning (averaging weights gives back rejection of the unknown for a little recognition)."""
@@ -126,6 +134,7 @@ class TrainingConfig(_Section, frozen=True, kw_only=True, forbid_unknown_fields=
     batch: Batch = Batch()
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
+    adaptation: Adaptation = Adaptation()
 
 
 def read_config(path: Path) -> TrainingConfig:
