@@ -106,7 +106,6 @@ class Optimiser(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
     betas: tuple[float, float] = (0.9, 0.99)
     clip: Rate = 2.0
     ema: Share = 0.995
-    accumulate: Positive = 1
 
 
 class Adaptation(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
