@@ -89,14 +89,15 @@ def _train(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
 
 def _evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    from encoders.cope.evaluate import embed, load_run, six_directions, table
+    from encoders.cope.evaluate import embed, load_run
     from encoders.cope.train import read_samples
+    from encoders.directions import directions, directions_table
 
     config, towers, backbone = load_run(args.folder)
     samples = read_samples(config, args.data, split=args.split)
-    result = six_directions(embed(config, towers, backbone, samples, progress))
+    result = directions(embed(config, towers, backbone, samples, progress))
     progress.close()
-    sys.stdout.write(table(result) + "\n")
+    sys.stdout.write(directions_table(result) + "\n")
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return {name: value for name, value in result.items() if name != "directions"}
