@@ -243,7 +243,18 @@ def catalog_load(pages: Path) -> None:
     Example: streamproc catalog load pages.jsonl
     """
     count, faults = _run(verbs.load_catalog(_settings(quiet=True), pages))
-    _tell_loaded("pages", count, faults)
+    _tell("pages loaded", count, faults)
+
+
+@catalog.command("delete")
+@click.argument("page_ids", nargs=-1, required=True)
+def catalog_delete(page_ids: tuple[str, ...]) -> None:
+    """Takes pages out of the catalogue and of the index; one that is not there is a clear line, the rest goes.
+
+    Example: streamproc catalog delete page-mug-1 page-mug-2
+    """
+    count, faults = _run(verbs.delete_pages(_settings(quiet=True), page_ids))
+    _tell("pages deleted", count, faults)
 
 
 @commands.group()
@@ -271,13 +282,13 @@ def shelf_load(shelves: Path) -> None:
     Example: streamproc shelf load shelves.jsonl
     """
     count, faults = _run(verbs.load_shelves(_settings(quiet=True), shelves))
-    _tell_loaded("shelves", count, faults)
+    _tell("shelves loaded", count, faults)
 
 
-def _tell_loaded(noun: str, count: int, faults: tuple[str, ...]) -> None:
+def _tell(done: str, count: int, faults: tuple[str, ...]) -> None:
     for fault in faults:
         click.echo(fault, err=True)
-    click.echo(f"{count} {noun} loaded, {len(faults)} faults")
+    click.echo(f"{count} {done}, {len(faults)} faults")
     if not count and faults:
         sys.exit(NO)
 

@@ -254,14 +254,21 @@ class ProductIndex(Protocol):
         """All rows of a page replace those that it had. Raises Unavailable."""
         ...
 
-    async def create(self, collection: str, *, release: ReleaseId, dim: int) -> None:
-        """Makes the collection where it is missing; Misconfigured where it has another release or dim."""
+    async def delete(self, collection: str, page_ids: Sequence[str]) -> None:
+        """All rows of these pages go; a page that has none is as good as deleted. Raises Unavailable."""
         ...
 
-    async def drop(self, collection: str) -> None: ...
+    async def create(self, collection: str, *, release: ReleaseId, dim: int) -> None:
+        """Makes the collection where it is missing; Misconfigured where it has another release or dim. Raises
+        Unavailable."""
+        ...
+
+    async def drop(self, collection: str) -> None:
+        """The collection goes with its rows; without effect where there is none. Raises Unavailable."""
+        ...
 
     async def describe(self, collection: str) -> tuple[ReleaseId, int] | None:
-        """(release, dim) it was created for, None where it does not exist."""
+        """(release, dim) it was created for, None where it does not exist. Raises Unavailable."""
         ...
 
 

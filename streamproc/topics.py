@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Struct
 
 from streamproc.core.candidate import Candidates, Ended, Gap, Stalled
-from streamproc.core.catalog import PageIndexed, ProductPage, Shelf, ShortVideo
+from streamproc.core.catalog import PageDeleted, PageIndexed, ProductPage, Shelf, ShortVideo, VideoDeleted
 from streamproc.core.chunk import LiveChunk
 from streamproc.core.embedding import ClipEmbedding
 from streamproc.core.feedback import MentionFeedback
@@ -49,3 +49,7 @@ CARRIES: Final[dict[str, tuple[type[Struct], ...]]] = {
     MENTION_FEEDBACK: (MentionFeedback,),
 }
 """Dead letters carry any bytes; the state topics carry what their agent alone reads."""
+
+TOMBSTONES: Final[dict[str, type[Struct]]] = {CATALOG_PAGES: PageDeleted, CATALOG_VIDEOS: VideoDeleted}
+"""What a record without a value says on a topic that an agent reads in order. Whoever follows a compacted topic by
+key (shelves, releases) forgets the key instead."""

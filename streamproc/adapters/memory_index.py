@@ -49,6 +49,12 @@ class MemoryIndex:
             del there[key]
         there.update({(row.page_id, row.part, row.ordinal): row for row in rows})
 
+    async def delete(self, collection: str, page_ids: Sequence[str]) -> None:
+        """All rows of these pages go. Safe to repeat."""
+        there, gone = self._of(collection), set(page_ids)
+        for key in [key for key, row in there.items() if row.page_id in gone]:
+            del there[key]
+
     async def pages_of(self, collection: str, product_ids: Sequence[str]) -> tuple[PageEmbedding, ...]:
         """Every row of these products, sorted by (page_id, part, ordinal)."""
         wanted = set(product_ids)

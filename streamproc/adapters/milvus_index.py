@@ -20,7 +20,7 @@ from streamproc.errors import Misconfigured, Unavailable
 T = TypeVar("T")
 
 QUERY_LIMIT: Final = 16_384  # rows a query returns at most
-PRODUCTS_PER_QUERY: Final = 500
+IDS_PER_FILTER: Final = 500
 FIELDS: Final = ["page_id", "product_id", "part", "ordinal", "title", "shop_id", "category", "embedding"]
 ROWS_PER_UPSERT: Final = 2_000
 MARKER: Final = "#release"  # no page id can be it: rows of pages are "page#part#ordinal"
@@ -72,6 +72,10 @@ class MilvusIndex:
     async def upsert(self, collection: str, rows: Sequence[PageEmbedding]) -> None:
         """The rows of each page named here replace all that it had. Safe to repeat."""
         await self._call(self._upsert, collection, tuple(rows))
+
+    async def delete(self, collection: str, page_ids: Sequence[str]) -> None:
+        """All rows of these pages go. Safe to repeat."""
+        await self._call(self._delete, collection, tuple(page_ids))
 
     async def pages_of(self, collection: str, product_ids: Sequence[str]) -> tuple[PageEmbedding, ...]:
         """Every row of these products, sorted by (page_id, part, ordinal)."""
@@ -164,14 +168,20 @@ class MilvusIndex:
             timeout=self._timeout_s,
         )
 
+    def _delete(self, collection: str, page_ids: tuple[str, ...]) -> None:
+        self._load(collection)
+        for first in range(0, len(page_ids), IDS_PER_FILTER):
+            pages = page_ids[first : first + IDS_PER_FILTER]
+            self._client.delete(collection, filter=f"page_id in {_listed(pages)}", timeout=self._timeout_s)
+
     def _pages_of(self, collection: str, product_ids: tuple[str, ...]) -> tuple[PageEmbedding, ...]:
         self._load(collection)
         found: list[PageEmbedding] = []
         wanted = sorted(set(product_ids))
-        for first in range(0, len(wanted), PRODUCTS_PER_QUERY):
+        for first in range(0, len(wanted), IDS_PER_FILTER):
             rows = self._client.query(
                 collection,
-                filter=f"product_id in {_listed(wanted[first : first + PRODUCTS_PER_QUERY])}",
+                filter=f"product_id in {_listed(wanted[first : first + IDS_PER_FILTER])}",
                 output_fields=FIELDS,
                 limit=QUERY_LIMIT,
                 timeout=self._timeout_s,

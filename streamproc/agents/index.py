@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from streamproc.core.catalog import PageIndexed, ProductPage, ShortVideo
+from streamproc.core.catalog import PageDeleted, PageIndexed, ProductPage, ShortVideo, VideoDeleted
 from streamproc.core.release import ReleaseActivation
 from streamproc.errors import BadMessage, Unavailable
 from streamproc.ports import Delivery, Output, PageEncoder, ProductIndex, Releases, Step
@@ -41,18 +41,23 @@ class Index:
         return IndexState()
 
     async def step(self, state: IndexState, delivery: Delivery) -> Step[IndexState]:
-        """One page into the active collection and, between prepare and activate, into the prepared one too.
+        """One page into the active collection and, between prepare and activate, into the prepared one too; a
+        deleted one out of both.
 
         BadMessage: unusable_page. Unavailable: the index, or no release is active yet.
         """
         page = delivery.message
-        if isinstance(page, ShortVideo):
+        if isinstance(page, ShortVideo | VideoDeleted):
             return Step(state=state)  # kept on the topic; the video tower of preset `cope` reads them
-        if not isinstance(page, ProductPage):
+        if not isinstance(page, ProductPage | PageDeleted):
             raise TypeError(f"index reads ProductPage, not {type(page).__name__}")
         now = targets(self._releases)
         if not now:
             raise Unavailable("releases", "no release is active: `streamproc release activate` names one")
+        if isinstance(page, PageDeleted):
+            for target in now:
+                await self._index.delete(target.collection, [page.page_id])
+            return Step(state=state)
         outputs = []
         for target in now:
             encoder = self._encoders.of(target.release)

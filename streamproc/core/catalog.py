@@ -22,6 +22,12 @@ class ProductPage(Value, frozen=True, kw_only=True):
     price: float | None = None
 
 
+class PageDeleted(Value, frozen=True, kw_only=True):
+    """A page left the catalogue: what a tombstone on catalog.pages says."""
+
+    page_id: Id
+
+
 class ShortVideo(Value, frozen=True, kw_only=True):
     """A short product video of the catalogue."""
 
@@ -30,6 +36,12 @@ class ShortVideo(Value, frozen=True, kw_only=True):
     uri: str
     title: str = ""
     shop_id: str | None = None
+
+
+class VideoDeleted(Value, frozen=True, kw_only=True):
+    """A short video left the catalogue: what a tombstone on catalog.videos says."""
+
+    video_id: Id
 
 
 class Shelf(Value, frozen=True, kw_only=True):
@@ -50,4 +62,4 @@ class PageIndexed(Value, frozen=True, kw_only=True):
     page_sha256: str  # of the page as JSON: which version of it
 
 
-__all__ = ["Id", "PageIndexed", "ProductPage", "Shelf", "ShortVideo", "Span", "Title"]
+__all__ = ["Id", "PageDeleted", "PageIndexed", "ProductPage", "Shelf", "ShortVideo", "Span", "Title", "VideoDeleted"]

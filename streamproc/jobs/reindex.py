@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from streamproc import wire
 from streamproc.agents.index import index_page
-from streamproc.core.catalog import ProductPage
+from streamproc.core.catalog import PageDeleted, ProductPage
 from streamproc.core.embedding import ReleaseId
 from streamproc.core.release import ReleaseActivation
 from streamproc.errors import BadMessage, Misconfigured
@@ -37,14 +37,20 @@ def collection_of(release: ReleaseId, build: int) -> str:
     return f"pages_{release.removeprefix('sha256:')[:12]}_{build}"
 
 
-async def latest_pages(records: AsyncIterable[Record]) -> tuple[dict[str, ProductPage], tuple[str, ...]]:
-    """The newest version of every page on catalog.pages, and a line per record that is none."""
+class Catalogue(Struct, frozen=True, kw_only=True):
+    """What catalog.pages holds."""
+
+    pages: dict[str, ProductPage]  # by page_id, the newest version of each
+    deleted: tuple[str, ...]  # page_ids whose newest record is a tombstone that compaction has not dropped yet
+    faults: tuple[str, ...]  # a line per record that is no page
+
+
+async def read_catalogue(records: AsyncIterable[Record]) -> Catalogue:
+    """Folds the records of catalog.pages."""
     pages: dict[str, ProductPage] = {}
+    deleted: dict[str, None] = {}
     faults = []
     async for record in records:
-        if record.value is None:
-            pages.pop((record.key or b"").decode(errors="replace"), None)
-            continue
         try:
             message = wire.decode(record).message
         except BadMessage as bad:
@@ -52,11 +58,15 @@ async def latest_pages(records: AsyncIterable[Record]) -> tuple[dict[str, Produc
             continue
         if isinstance(message, ProductPage):
             pages[message.page_id] = message
-    return pages, tuple(faults)
+            deleted.pop(message.page_id, None)
+        elif isinstance(message, PageDeleted):
+            pages.pop(message.page_id, None)
+            deleted[message.page_id] = None
+    return Catalogue(pages=pages, deleted=tuple(deleted), faults=tuple(faults))
 
 
 async def reindex(
-    pages: dict[str, ProductPage],
+    catalogue: Catalogue,
     target: ReleaseActivation,
     *,
     dim: int,
@@ -64,22 +74,26 @@ async def reindex(
     encoder: PageEncoder,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Reindexed:
-    """Encodes every page into the collection of `target`; a page that cannot be used is a line, the rest is built.
+    """Encodes every page into the collection of `target`, and takes the deleted ones out where it was built before;
+    a page that cannot be used is a line, the rest is built.
 
     Misconfigured where the collection belongs to another release. Unavailable where the index does not answer.
     """
     await index.create(target.collection, release=target.release, dim=dim)
-    faults = []
-    for page in pages.values():
+    await index.delete(target.collection, catalogue.deleted)
+    faults = list(catalogue.faults)
+    unusable = 0
+    for page in catalogue.pages.values():
         try:
             await index_page(page, target, index, encoder)
         except BadMessage as bad:
             faults.append(f"page {page.page_id}: {bad}")
+            unusable += 1
         progress(1)
     return Reindexed(
         collection=target.collection,
         release=target.release,
-        pages=len(pages) - len(faults),
+        pages=len(catalogue.pages) - unusable,
         faults=tuple(faults),
     )
 

@@ -14,7 +14,7 @@ from streamproc.core.chunk import LiveChunk
 from streamproc.core.mention import ProductMention
 from streamproc.errors import BadMessage
 from streamproc.ports import Delivery, Origin, Record
-from streamproc.topics import CARRIES, LIVE_CHUNKS
+from streamproc.topics import CARRIES, LIVE_CHUNKS, TOMBSTONES
 from streamproc.wire.chunk import chunk_from_wire, chunk_to_wire
 from streamproc.wire.cloudevent import TIME, Attributes, attributes_of, instant, to_record
 from streamproc.wire.registry import FOLDED, KEY_FIELD, NOUNS, STAGES, ce_type, message_types
@@ -66,12 +66,13 @@ def encode(
 def decode(record: Record) -> Delivery:
     """The message of `record`, with its origin and clock. Without ce_origin the origin is the record itself.
 
-    Raises BadMessage and nothing else: undecodable_message (headers or value are not a message of ours; a tombstone
-    too, so look at `record.value` first on compacted topics), unknown_type (type or version not known, or not one
+    A tombstone is a message of its own on the topics of TOMBSTONES; on other compacted topics look at `record.value`
+    first. Raises BadMessage and nothing else: undecodable_message (headers or value are not a message of ours, a
+    tombstone on another topic among them), unknown_type (type or version not known, or not one
     that this topic carries), invalid_field (missing, of the wrong type, out of bounds, not the record's key).
     """
     if record.value is None:
-        raise BadMessage("undecodable_message", "the record has no value: a tombstone, not a message")
+        return _tombstone(record)
     attributes = attributes_of(record)
     message_type = message_types(record.topic).get(attributes["type"])
     if message_type is None:
@@ -90,6 +91,19 @@ def decode(record: Record) -> Delivery:
         origin=_origin(attributes, record),
         clock=_clock(attributes),
     )
+
+
+def _tombstone(record: Record) -> Delivery:
+    """Headers are optional: any Kafka client may have sent it."""
+    deleted = TOMBSTONES.get(record.topic)
+    if deleted is None:
+        raise BadMessage("undecodable_message", "the record has no value: a tombstone, not a message")
+    try:
+        message = msgspec.convert({KEY_FIELD[record.topic]: (record.key or b"").decode()}, deleted)
+    except (UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise BadMessage("invalid_field", f"the key of the tombstone names nothing: {error}") from error
+    own = Origin(topic=record.topic, partition=record.partition, offset=record.offset, n=0)
+    return Delivery(message=message, topic=record.topic, partition=record.partition, offset=record.offset, origin=own)
 
 
 def _check_call(message: Struct, *, topic: str, key: str, origin: Origin | None, clock: Mapping[str, str]) -> None:

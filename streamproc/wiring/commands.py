@@ -29,6 +29,7 @@ from streamproc.jobs import reindex as reindexing
 from streamproc.jobs import replay as replaying
 from streamproc.jobs import topics as topic_jobs
 from streamproc.jobs.ingest import ingest as ingesting
+from streamproc.ports import Record
 from streamproc.settings import Settings, read_settings
 from streamproc.topics import (
     CATALOG_PAGES,
@@ -69,11 +70,24 @@ async def load_catalog(settings: Settings, path: Path) -> tuple[int, tuple[str, 
     return len(loaded.rows), loaded.faults
 
 
+async def delete_pages(settings: Settings, page_ids: Sequence[str]) -> tuple[int, tuple[str, ...]]:
+    """A tombstone for each of these pages, after which the index has none of their rows; a line per page that the
+    catalogue does not have."""
+    client = client_of(settings)
+    catalogue = await reindexing.read_catalogue(read_topics(client, [CATALOG_PAGES]))
+    known = [page_id for page_id in dict.fromkeys(page_ids) if page_id in catalogue.pages]
+    async with KafkaOutbox(client) as outbox:
+        for page_id in known:
+            await outbox.send(Record(topic=CATALOG_PAGES, key=page_id.encode(), value=None))
+    unknown = [page_id for page_id in dict.fromkeys(page_ids) if page_id not in catalogue.pages]
+    return len(known), tuple(f"page {page_id} is not in the catalogue" for page_id in unknown)
+
+
 async def load_shelves(settings: Settings, path: Path) -> tuple[int, tuple[str, ...]]:
     """Publishes shelves.jsonl, without products that the catalogue on the broker does not have."""
     client = client_of(settings)
-    pages, _ = await reindexing.latest_pages(read_topics(client, [CATALOG_PAGES]))
-    loaded = read_shelves(path, products={page.product_id for page in pages.values()})
+    catalogue = await reindexing.read_catalogue(read_topics(client, [CATALOG_PAGES]))
+    loaded = read_shelves(path, products={page.product_id for page in catalogue.pages.values()})
     async with KafkaOutbox(client) as outbox:
         for shelf in loaded.rows:
             await outbox.send(wire.encode(shelf, topic=LIVE_SHELVES, key=shelf.stream_id))
@@ -195,22 +209,24 @@ async def reindex(settings: Settings, folder: Path, *, build: int) -> reindexing
     """Every page of catalog.pages into the release's own collection."""
     facts = read_facts(folder)
     encoder = load_towers(settings, ReleaseFolders(str(folder)), object_store(settings))[facts.release]
-    pages, faults = await reindexing.latest_pages(read_topics(client_of(settings), [CATALOG_PAGES]))
+    catalogue = await reindexing.read_catalogue(read_topics(client_of(settings), [CATALOG_PAGES]))
     target = ReleaseActivation(
         release=facts.release, collection=reindexing.collection_of(facts.release, build), at=datetime.now(UTC)
     )
     async with _index(settings) as index:
-        done = await reindexing.reindex(pages, target, dim=facts.dim, index=index, encoder=encoder)
-    return msgspec.structs.replace(done, faults=(*faults, *done.faults))
+        return await reindexing.reindex(catalogue, target, dim=facts.dim, index=index, encoder=encoder)
 
 
 async def prepare_release(settings: Settings, folder: Path, collection: str) -> str:
     """Announces a release with the collection that it built. Misconfigured where the two do not match."""
     facts = read_facts(folder)
     client = client_of(settings)
-    pages, _ = await reindexing.latest_pages(read_topics(client, [CATALOG_PAGES]))
+    catalogue = await reindexing.read_catalogue(read_topics(client, [CATALOG_PAGES]))
     async with _index(settings) as index:
-        await reindexing.refuse_mismatch(collection, release=facts.release, dim=facts.dim, pages=pages, index=index)
+        await reindexing.refuse_mismatch(
+            collection, release=facts.release, dim=facts.dim, pages=catalogue.pages, index=index
+        )
+        await index.delete(collection, catalogue.deleted)  # since it was built; from now on the agent does it
     await _announce(client, "prepared", facts.release, collection)
     return f"prepared {facts.release} with {collection}; next: streamproc release activate"
 

@@ -6,7 +6,7 @@ import pytest
 
 from streamproc.adapters.memory_index import MemoryIndex
 from streamproc.agents.index import Index, IndexState
-from streamproc.core.catalog import PageIndexed, ProductPage, ShortVideo
+from streamproc.core.catalog import PageDeleted, PageIndexed, ProductPage, ShortVideo, VideoDeleted
 from streamproc.core.embedding import PageEmbedding, pack
 from streamproc.core.release import ReleaseActivation
 from streamproc.errors import BadMessage, Unavailable
@@ -61,7 +61,7 @@ class Loaded:
         return self.towers.get(release)
 
 
-def delivery(message: ProductPage | ShortVideo) -> Delivery:
+def delivery(message: ProductPage | PageDeleted | ShortVideo | VideoDeleted) -> Delivery:
     origin = Origin(topic="catalog.pages", partition=0, offset=0, n=0)
     return Delivery(message=message, topic="catalog.pages", partition=0, offset=0, origin=origin)
 
@@ -93,6 +93,24 @@ async def test_between_prepare_and_activate_a_page_goes_into_both_collections() 
     assert (1, 1) == (await memory.count("old"), await memory.count("new"))
 
 
+async def test_a_deleted_page_leaves_both_collections_and_a_second_time_changes_nothing() -> None:
+    index, memory = await index_with(Said(next=activation(NEW, "new")))
+    await index.step(IndexState(), delivery(PAGE))
+    steps = [await index.step(IndexState(), delivery(PageDeleted(page_id="p-1"))) for _ in range(2)]
+
+    assert [(), ()] == [step.outputs for step in steps]
+    assert (0, 0) == (await memory.count("old"), await memory.count("new"))
+
+
+async def test_a_page_is_deleted_though_the_towers_of_its_release_are_not_here() -> None:
+    index, memory = await index_with(Said())
+    await index.step(IndexState(), delivery(PAGE))
+    without = Index(index=memory, encoders=Loaded({}), releases=Said())
+    await without.step(IndexState(), delivery(PageDeleted(page_id="p-1")))
+
+    assert 0 == await memory.count("old")
+
+
 async def test_without_an_active_release_a_page_waits() -> None:
     index, _ = await index_with(Said(now=None))
 
@@ -119,4 +137,5 @@ async def test_a_short_video_is_read_and_kept_on_its_topic() -> None:
     video = ShortVideo(video_id="v-1", product_id="mug", uri="s3://x/v.mp4")
 
     assert () == (await index.step(IndexState(), delivery(video))).outputs
+    assert () == (await index.step(IndexState(), delivery(VideoDeleted(video_id="v-1")))).outputs
     assert 0 == await memory.count("old")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from streamproc.adapters.memory_index import MemoryIndex
-from streamproc.adapters.milvus_index import MilvusIndex
+from streamproc.adapters.milvus_index import IDS_PER_FILTER, MilvusIndex
 from streamproc.core.embedding import PageEmbedding, PagePart, Vector, pack
 from streamproc.embedded.milvus import EmbeddedMilvus
 from streamproc.errors import Misconfigured, Unavailable
@@ -71,6 +71,45 @@ async def test_a_page_that_is_upserted_again_loses_the_rows_it_no_longer_has(ind
     assert 2 == await index.count("pages")
 
 
+async def test_a_deleted_page_loses_every_row_and_its_product_keeps_the_other_pages(index: Index) -> None:
+    await index.create("pages", release=RELEASE, dim=DIM)
+    rows = [row("a", product="mug"), row("a", product="mug", part="text"), row("b", product="mug", seed=1), row("c")]
+    await index.upsert("pages", rows)
+    await index.delete("pages", ["a", "c"])
+
+    assert (rows[2],) == await index.pages_of("pages", ["mug", "product of c"])
+    assert (rows[2],) == await index.nearest("pages", [unit(0)], limit=3)
+    assert (1, (RELEASE, DIM)) == (await index.count("pages"), await index.describe("pages"))
+
+
+async def test_to_delete_a_page_again_or_one_that_never_was_changes_nothing(index: Index) -> None:
+    await index.create("pages", release=RELEASE, dim=DIM)
+    await index.upsert("pages", [row("a"), row("b")])
+    for _ in range(2):
+        await index.delete("pages", ["a", "nobody"])
+    await index.delete("pages", [])
+
+    assert 1 == await index.count("pages")
+
+
+async def test_a_page_that_comes_back_after_it_was_deleted_is_found(index: Index) -> None:
+    await index.create("pages", release=RELEASE, dim=DIM)
+    await index.upsert("pages", [row("a")])
+    await index.delete("pages", ["a"])
+    await index.upsert("pages", [row("a", seed=2)])
+
+    assert (row("a", seed=2),) == await index.pages_of("pages", ["product of a"])
+
+
+async def test_more_pages_than_a_filter_may_name_are_deleted_too(index: Index) -> None:
+    await index.create("pages", release=RELEASE, dim=DIM)
+    rows = [row(f"page-{n}") for n in range(IDS_PER_FILTER + 2)]
+    await index.upsert("pages", rows)
+    await index.delete("pages", [row.page_id for row in rows[1:]])
+
+    assert 1 == await index.count("pages")
+
+
 async def test_nearest_gives_the_images_closest_to_each_vector_once(index: Index) -> None:
     await index.create("pages", release=RELEASE, dim=DIM)
     rows = [row(f"page-{i:02}", seed=i) for i in range(20)]
@@ -105,6 +144,8 @@ async def test_describe_names_release_and_dimension(index: Index) -> None:
 async def test_a_missing_collection_is_unavailable(index: Index) -> None:
     with pytest.raises(Unavailable):
         await index.pages_of("nowhere", ["x"])
+    with pytest.raises(Unavailable):
+        await index.delete("nowhere", ["x"])
 
 
 async def test_nobody_at_the_address_is_unavailable_and_names_the_setting(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from streamproc import topics, wire
-from streamproc.core.catalog import Shelf
+from streamproc.core.catalog import PageDeleted, Shelf, VideoDeleted
 from streamproc.core.chunk import LiveChunk
 from streamproc.errors import BadMessage, Reason
 from streamproc.ports import Origin, Record
@@ -181,6 +181,15 @@ def test_media_that_look_like_json_are_media() -> None:
     assert b'{"uri": 1}' == message.media
 
 
+def test_a_tombstone_of_the_catalogue_says_what_was_deleted_whoever_sent_it() -> None:
+    page = wire.decode(Record(topic=topics.CATALOG_PAGES, key=b"p-1", value=None, partition=3, offset=7))
+    video = wire.decode(Record(topic=topics.CATALOG_VIDEOS, key=b"v-1", value=None))
+
+    assert PageDeleted(page_id="p-1") == page.message
+    assert Origin(topic=topics.CATALOG_PAGES, partition=3, offset=7, n=0) == page.origin
+    assert VideoDeleted(video_id="v-1") == video.message
+
+
 # --- refused when read -----------------------------------------------------------------------------------------
 
 CHUNK = SAMPLES["chunk.v1"].record()
@@ -198,6 +207,12 @@ BAD_HEADERS: dict[str, tuple[Record, Reason, str]] = {
     "no key": (replace(CHUNK, key=None), "undecodable_message", "key"),
     "odd key": (replace(CHUNK, key=b"\xff"), "undecodable_message", "key"),
     "tombstone": (replace(CHUNK, value=None), "undecodable_message", "tombstone"),
+    "tombstone of nothing": (Record(topic=topics.CATALOG_PAGES, key=None, value=None), "invalid_field", "page_id"),
+    "tombstone of what is no text": (
+        Record(topic=topics.CATALOG_PAGES, key=b"\xff", value=None),
+        "invalid_field",
+        "tombstone",
+    ),
     "bad time": (with_headers(CHUNK, ce_time=b"yesterday"), "undecodable_message", "ce_time"),
     "bad clock": (with_headers(CHUNK, ce_decoded=b"2026-01-01"), "undecodable_message", "ce_decoded"),
     "clock without zone": (
