@@ -158,6 +158,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--release", metavar="NAME", help="name of the release (default: that of the config)")
     export.add_argument("--blend", type=_share, help="share of the fine-tuned weights (default: that of the config)")
 
+    hint = verb(
+        "hint",
+        "write the words of a catalogue's titles into a release, for speech recognition, in place",
+        f"--release encoders/releases/lite --data {grocery}",
+        _hint,
+    )
+    hint.add_argument("--release", type=Path, required=True, help="folder of the release")
+    hint.add_argument("--data", type=Path, required=True, help="folder in the grocery layout")
+
     holdout = verb(
         "holdout",
         "copy the held-out photos into folders that the bench's --photos takes",
@@ -276,6 +285,14 @@ def _export(args: argparse.Namespace, progress: Progress) -> int:
 
     digest = pack(_config(args), args.run_folder, args.out, name=args.release, blend=args.blend)
     _say({"release": str(args.out), "digest": digest})
+    return 0
+
+
+def _hint(args: argparse.Namespace, progress: Progress) -> int:
+    from encoders.pipeline import hint_release
+
+    digest, hint = hint_release(args.release, args.data)
+    _say({"release": str(args.release), "digest": digest, "hint": hint})
     return 0
 
 

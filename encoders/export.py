@@ -88,6 +88,7 @@ def export(
     metrics: Mapping[str, Any],
     calibration: Calibration = FIRST_CALIBRATION,
     mention_rule: Mapping[str, Any] | None = None,
+    hint: str = "",
 ) -> str:
     """Writes a release folder and returns its digest. Files that were there under the same names are replaced.
 
@@ -124,6 +125,7 @@ def export(
             version=importlib.metadata.version(PACKAGE),
             files={name: file_sha256(path) for name, path in sorted(sentence_files.items())},
         ),
+        hint=hint or msgspec.UNSET,
     )
     return write_manifest(out, manifest)
 

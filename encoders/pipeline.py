@@ -17,7 +17,8 @@ from encoders.errors import WeightsRefused
 from encoders.evaluate import live_vectors, page_gallery, stranger_vectors
 from encoders.export import blended, export
 from encoders.grocery import read_grocery, read_products, split_photos
-from encoders.release import load, read_calibration, write_calibration
+from encoders.hint import hint_of
+from encoders.release import MANIFEST, load, read_calibration, read_manifest, write_calibration, write_hint
 from encoders.text import train_text
 from encoders.train import train
 from encoders.views import Report
@@ -50,6 +51,7 @@ def train_release(
                 "seed": config.seed,
                 "torch": str(torch.__version__),
                 "text_figures": figures,
+                "hint": hint_of(product.title for product in read_products(data)),
             }
         )
     )
@@ -58,7 +60,7 @@ def train_release(
 
 def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = None, blend: float | None = None) -> str:
     """Packs what `train` left in a folder as a release and returns the digest. A calibration that is already in OUT
-    stays. Raises WeightsRefused if the run is incomplete."""
+    stays, and so does a hint where the run has none. Raises WeightsRefused if the run is incomplete."""
     share = config.blend if blend is None else blend
     paths = {name: run / f"{name}.safetensors" for name in ("warm", "image", "text")}
     for path in paths.values():
@@ -72,9 +74,25 @@ def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = Non
         calibration, rule = read_calibration(out)
         kept = {"calibration": calibration, "mention_rule": rule}
     metrics = told.pop("text_figures")
+    hint = told.pop("hint", "")
+    if not hint and (out / MANIFEST).exists():
+        hint = read_manifest(out).hint or ""
     return export(
-        named, weights, load_arrays(paths["text"]), out, training=told | {"blend": share}, metrics=metrics, **kept
+        named,
+        weights,
+        load_arrays(paths["text"]),
+        out,
+        training=told | {"blend": share},
+        metrics=metrics,
+        hint=hint,
+        **kept,
     )
+
+
+def hint_release(folder: Path, data: Path) -> tuple[str, str]:
+    """Writes the words of the catalogue's titles into a release that was packed without; returns (digest, hint)."""
+    hint = hint_of(product.title for product in read_products(data))
+    return write_hint(folder, hint), hint
 
 
 def calibrate_release(

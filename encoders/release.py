@@ -71,7 +71,11 @@ class TextEncoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """release.json. `files` maps every other file of the folder to its sha256."""
+    """release.json. `files` maps every other file of the folder to its sha256.
+
+    `hint` (encoders.hint) is left out, not empty, where a release has none: so do releases from before there were
+    hints, and their digest stays what it was.
+    """
 
     format: Literal["streamproc-tower-release/1"] = "streamproc-tower-release/1"
     name: str
@@ -86,6 +90,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics: dict[str, Any]
     licences: dict[str, str]
     text_encoder: TextEncoder
+    hint: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class PageVectors(NamedTuple):
@@ -109,6 +114,7 @@ class Release:
         self.calibration = manifest.calibration
         self.mention_rule: dict[str, Any] = dict(manifest.mention_rule)
         self.licences = dict(manifest.licences)
+        self.hint = manifest.hint or ""
         self._preprocessing = manifest.preprocessing
         self._networks = _compiled(openvino, folder / "image.xml", manifest, device=device, threads=threads)
         weights = load_file(folder / "image.safetensors")
@@ -271,6 +277,11 @@ def write_calibration(folder: Path, calibration: Calibration, mention_rule: Mapp
     files = manifest.files | {CALIBRATION: file_sha256(folder / CALIBRATION)}
     changed = msgspec.structs.replace(manifest, calibration=calibration, mention_rule=rule, files=files)
     return write_manifest(folder, changed)
+
+
+def write_hint(folder: Path, hint: str) -> str:
+    """Gives a release other product words for speech recognition, none where empty, and returns its new digest."""
+    return write_manifest(folder, msgspec.structs.replace(read_manifest(folder), hint=hint or msgspec.UNSET))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> str:

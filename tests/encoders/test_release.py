@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,9 @@ from encoders.config import TrainingConfig
 from encoders.errors import ReleaseRefused, WeightsRefused
 from encoders.evaluate import evaluate, table
 from encoders.export import blended, load_tower
-from encoders.pipeline import calibrate_release, pack
+from encoders.grocery import read_products
+from encoders.hint import hint_of
+from encoders.pipeline import calibrate_release, hint_release, pack
 from encoders.release import (
     MANIFEST,
     Release,
@@ -23,6 +26,7 @@ from encoders.release import (
     shipped,
     verified,
     write_calibration,
+    write_hint,
     write_manifest,
 )
 from tests.encoders.conftest import SHARED, silent
@@ -189,6 +193,42 @@ def test_a_new_calibration_is_a_new_release(copy: Path, release: Release) -> Non
     assert (digest, 0.7, {"open_probability": 0.5}) == (again.digest, again.calibration.threshold, again.mention_rule)
 
 
+def test_a_release_ships_the_words_of_the_catalogue_that_it_was_trained_on(release: Release) -> None:
+    assert "Red Box, Blue Box, Black Box, Green Box, Violet Box, Yellow Box." == release.hint
+
+
+def test_another_hint_is_another_release(copy: Path, shop: Path, release: Release) -> None:
+    digest = write_hint(copy, "Arla Milk.")
+    changed = load(copy)
+
+    assert release.digest != digest
+    assert (digest, "Arla Milk.") == (changed.digest, changed.hint)
+    assert (release.digest, release.hint) == hint_release(copy, shop)
+
+
+def test_a_release_from_before_there_were_hints_keeps_its_digest(copy: Path) -> None:
+    content = msgspec.json.decode((copy / MANIFEST).read_bytes())
+    del content["hint"]
+    (copy / MANIFEST).write_bytes(msgspec.json.encode(content))
+    loaded = load(copy)
+
+    assert "" == loaded.hint
+    assert f"sha256:{sha256(msgspec.json.encode(content, order='sorted')).hexdigest()}" == loaded.digest
+
+
+def test_a_hint_stays_where_a_run_from_before_there_were_hints_is_packed_again(
+    tiny: TrainingConfig, run: Path, copy: Path, tmp_path: Path
+) -> None:
+    old = Path(shutil.copytree(run, tmp_path / "old", ignore=shutil.ignore_patterns("release", "views")))
+    told = msgspec.json.decode((old / "run.json").read_bytes())
+    del told["hint"]
+    (old / "run.json").write_bytes(msgspec.json.encode(told))
+    write_hint(copy, "Arla Milk.")
+    pack(tiny, old, copy)
+
+    assert "Arla Milk." == load(copy).hint
+
+
 def test_a_calibration_changed_by_hand_in_one_place_only_is_refused(copy: Path) -> None:
     manifest = read_manifest(copy)
     write_manifest(copy, msgspec.structs.replace(manifest, mention_rule={"open_probability": 0.1}))
@@ -236,6 +276,13 @@ def test_the_shipped_release_is_whole_and_small() -> None:
     verified(folder)
 
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 40_000_000
+
+
+@pytest.mark.skipif(not (SHARED / "data/grocery").is_dir(), reason="../shared/data/grocery is not here")
+def test_the_shipped_release_has_the_words_of_its_catalogue() -> None:
+    products = read_products(SHARED / "data/grocery")
+
+    assert hint_of(product.title for product in products) == read_manifest(shipped("lite")).hint
 
 
 @pytest.mark.skipif(not (SHARED / "data/grocery").is_dir(), reason="../shared/data/grocery is not here")
