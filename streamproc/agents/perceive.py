@@ -15,8 +15,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from streamproc.core.chunk import LiveChunk, MediaRef
-from streamproc.core.clip import SAMPLE_RATE_HZ, ClipFrames, ClipMedia, Waveform
-from streamproc.core.embedding import ClipEmbedding, EvidenceFrame, SeenVector, SpokenVector, pack
+from streamproc.core.clip import SAMPLE_RATE_HZ, ClipFrames, ClipMedia, Waveform, still_frames
+from streamproc.core.embedding import ClipEmbedding, EvidenceFrame, SeenVector, SpokenVector, Vector, pack
 from streamproc.core.span import Span
 from streamproc.core.transcript import Transcript, Utterance
 from streamproc.ports import (
@@ -215,7 +215,7 @@ class Perceive:
         lost: str | None,
         expired: bool,
     ) -> ClipEmbedding:
-        seen = await encoder.encode_frames(media.frames)
+        seen = await _seen(encoder, media.frames)
         spoken = await encoder.encode_utterances([u.text for u in utterances])
         return ClipEmbedding(
             stream_id=chunk.stream_id,
@@ -252,6 +252,18 @@ class Perceive:
                 for i in chosen
             ]
         )
+
+
+async def _seen(encoder: ClipEncoder, frames: ClipFrames) -> tuple[Vector, ...]:
+    """A vector for each frame. One that hardly differs from another gets that one's, without a call of the tower: a
+    product that is held still counts as long as one that moves."""
+    stands_for = still_frames(frames)
+    encoded = sorted(set(stands_for))
+    if len(encoded) == len(stands_for):
+        return await encoder.encode_frames(frames)
+    distinct = ClipFrames(pixels=frames.pixels[encoded], at_ms=tuple(frames.at_ms[index] for index in encoded))
+    vectors = dict(zip(encoded, await encoder.encode_frames(distinct), strict=True))
+    return tuple(vectors[index] for index in stands_for)
 
 
 def _chunk_of(delivery: Delivery) -> LiveChunk:

@@ -1,11 +1,22 @@
 """An opened chunk: its frames and its sound, in stream time."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16_000
+
+STILL_LEVELS: Final = 6.0
+"""A frame in which no part of the picture changed by more than this (of 255, mean of the part) repeats another. On
+half an hour of bench streams (threshold 8) every mention score stayed as it was; compression noise makes 1 to 4."""
+
+PARTS_ACROSS: Final = 8
+"""Parts along the shorter side: a product that fills less than one is too small for the towers anyway."""
+
+LOOKED_AT: Final = 4
+"""Every so many pixels each way are looked at: 0.3 ms a frame, where a tower takes 5 to 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,3 +50,28 @@ class ClipMedia:
     frames: ClipFrames
     waveform: Waveform | None
     codecs: tuple[str, ...] = ()  # as found, for the log
+
+
+def still_frames(frames: ClipFrames) -> tuple[int, ...]:
+    """(F,) for each frame the index of the one that stands for it: its own, or where it hardly differs from the last
+    that stands for itself, that one's. A slow change adds up, since it is not the frame just before that is compared.
+    """
+    if len(frames.at_ms) < 2:
+        return tuple(range(len(frames.at_ms)))
+    parts, values = _parts(frames.pixels)
+    stands_for = [0]
+    for index in range(1, len(parts)):
+        change = np.abs(parts[index] - parts[stands_for[-1]]).sum(axis=-1).max()
+        stands_for.append(stands_for[-1] if change <= STILL_LEVELS * values else index)
+    return tuple(stands_for)
+
+
+def _parts(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], int]:
+    """(F, rows, columns, C) the sums over square parts, and how many values are in one. Whole numbers: the same
+    frames are still on every processor."""
+    few = pixels[:, ::LOOKED_AT, ::LOOKED_AT]
+    count, height, width, channels = few.shape
+    side = max(1, min(height, width) // PARTS_ACROSS)
+    rows, columns = height // side, width // side
+    squares = few[:, : rows * side, : columns * side].reshape(count, rows, side, columns, side, channels)
+    return squares.sum(axis=(2, 4), dtype=np.int32), side * side * channels

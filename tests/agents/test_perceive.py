@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from streamproc.agents.perceive import Perceive, SpeechState
 from streamproc.core.chunk import LiveChunk, MediaRef
 from streamproc.core.clip import SAMPLE_RATE_HZ, ClipFrames, ClipMedia, Waveform
-from streamproc.core.embedding import ClipEmbedding, Vector
+from streamproc.core.embedding import ClipEmbedding, Vector, unpack
 from streamproc.core.span import Span
 from streamproc.core.transcript import Transcript, Utterance
 from streamproc.errors import Unavailable
@@ -98,6 +98,38 @@ class Encoder:
 class Encoders:
     def active(self) -> ClipEncoder:
         return Encoder()
+
+
+class LightEncoder(Encoder):
+    """A frame's vector tells how light it is; the clips that came are kept."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []  # the times of the frames of each call
+
+    async def encode_frames(self, frames: ClipFrames) -> tuple[Vector, ...]:
+        self.asked.append(frames.at_ms)
+        light = frames.pixels.mean(axis=(1, 2, 3)) / 255
+        return tuple(np.array([v, 1 - v], np.float32) for v in light)
+
+
+@dataclass
+class OneEncoder:
+    encoder: ClipEncoder
+
+    def active(self) -> ClipEncoder:
+        return self.encoder
+
+
+@dataclass
+class Shown:
+    """Opens every chunk as frames that are grey, as light as it is told, half a second apart."""
+
+    levels: tuple[int, ...]
+
+    async def open(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> ClipMedia:
+        pixels = np.stack([np.full((64, 64, 3), level, np.uint8) for level in self.levels])
+        at_ms = tuple(span.start_ms + 500 * index for index in range(len(self.levels)))
+        return ClipMedia(frames=ClipFrames(pixels=pixels, at_ms=at_ms), waveform=None)
 
 
 class Frames:
@@ -273,3 +305,22 @@ async def test_forgetting_a_stream_ends_what_was_begun_for_it() -> None:
     await asyncio.gather(*running, return_exceptions=True)
 
     assert [True] == [task.cancelled() for task in running]
+
+
+async def test_a_still_frame_has_the_vector_of_the_one_that_it_repeats_at_its_own_time() -> None:
+    encoder = LightEncoder()
+    perceive = Perceive(
+        opener=Shown((51, 52, 204, 204)),
+        objects=NoObjects(),
+        voice=Voice(),
+        transcriber=Listener(),
+        encoders=OneEncoder(encoder),
+        history=History(),
+    )
+    [clip] = await fold(perceive, [chunk(0)])
+    light = [round(float(unpack(seen.vector)[0]), 2) for seen in clip.seen]
+
+    assert [(0, 1_000)] == encoder.asked
+    assert [(0, 0.2), (500, 0.2), (1_000, 0.8), (1_500, 0.8)] == list(
+        zip((seen.at_ms for seen in clip.seen), light, strict=True)
+    )
