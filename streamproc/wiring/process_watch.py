@@ -3,52 +3,75 @@
 import asyncio
 import os
 import statistics
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-EVERY_S: Final = 1.0
-PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+EVERY_S: Final = 2.0  # a sample of the embedded world takes about 20 ms of a core
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
+@dataclass(frozen=True)
+class MemorySample:
+    """What was held at one moment."""
+
+    at_s: float  # of a clock that never goes back
+    held_mb: float  # proportional set size: a page that n processes share counts 1/n for each
+
+
 class MemoryWatch:
-    """Resident megabytes, sampled once a second. Pages that processes share count once for each."""
+    """Megabytes held over time, each page once however many processes share it. 0 where the kernel does not tell."""
 
     def __init__(self) -> None:
-        self.samples_mb: list[float] = []
+        self.samples: list[MemorySample] = []
 
     @property
     def peak_mb(self) -> float:
         """The most there was at once."""
-        return max(self.samples_mb, default=0.0)
+        return max((sample.held_mb for sample in self.samples), default=0.0)
 
     @property
     def growth_mb(self) -> float:
-        """Median of the last quarter less that of the second: what an hour more would add, roughly."""
-        quarter = len(self.samples_mb) // 4
-        if not quarter:
+        """Rise of the straight line through the last three quarters of the samples, from the first to the last of them.
+
+        The first quarter, in which models are loaded and caches fill, is left out.
+        """
+        settled = self.samples[len(self.samples) // 4 :]
+        if len(settled) < 2:
             return 0.0
-        return statistics.median(self.samples_mb[-quarter:]) - statistics.median(self.samples_mb[quarter : 2 * quarter])
+        line = statistics.linear_regression([s.at_s for s in settled], [s.held_mb for s in settled])
+        return line.slope * (settled[-1].at_s - settled[0].at_s)
 
 
 @asynccontextmanager
 async def watched_memory() -> AsyncIterator[MemoryWatch]:
-    """Samples while the block runs."""
+    """Samples this process and all below it as the block begins and while it runs."""
     watch = MemoryWatch()
 
-    async def sample() -> None:
-        while True:
-            watch.samples_mb.append(sum(_resident_bytes(pid) for pid in _with_descendants(os.getpid())) / 2**20)
-            await asyncio.sleep(EVERY_S)
+    async def look() -> None:
+        watch.samples.append(await asyncio.to_thread(held_now))  # in a thread: the kernel walks page tables for it
 
-    sampling = asyncio.create_task(sample())
+    async def look_on() -> None:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            await look()
+
+    await look()
+    sampling = asyncio.create_task(look_on())
     try:
         yield watch
     finally:
         sampling.cancel()
         await asyncio.gather(sampling, return_exceptions=True)
+
+
+def held_now() -> MemorySample:
+    """What this process and all below it hold."""
+    held = sum(_held_bytes(pid) for pid in _with_descendants(os.getpid()))
+    return MemorySample(at_s=time.monotonic(), held_mb=held / 2**20)
 
 
 def spent_cpu_s() -> float:
@@ -74,8 +97,9 @@ def _with_descendants(pid: int) -> Iterator[int]:
             yield from _with_descendants(child)
 
 
-def _resident_bytes(pid: int) -> int:
+def _held_bytes(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:  # it has just ended
         return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
