@@ -43,8 +43,9 @@ from streamproc.topics import LIVE_CANDIDATES, LIVE_CHUNKS, LIVE_CLIPS, LIVE_SHE
 from streamproc.topology import model
 from streamproc.wiring.engines import (
     STAGE,
+    LoadedEncoders,
     SystemClock,
-    encoders_of,
+    load_towers,
     matching,
     milvus,
     object_store,
@@ -79,7 +80,7 @@ class Figures(Struct, frozen=True, kw_only=True):
         return (
             f"{self.streams} streams, {self.media_s:.0f} s of media: {self.mentions} mentions in {self.events} events; "
             f"{self.wall_s:.1f} s wall, {self.cpu_s:.1f} s CPU, {self.times_real_time:.1f} x real time, "
-            f"{self.peak_mb:.0f} MB at most, {self.growth_mb:+.0f} MB over the run"
+            f"{self.peak_mb:.0f} MB at most, {self.growth_mb:+.0f} MB after the first quarter"
         )
 
 
@@ -206,8 +207,7 @@ async def memory_pipeline(settings: Settings, *, without: str | None = None) -> 
     with tempfile.TemporaryDirectory(prefix="streamproc-") as scratch:
         own = msgspec.structs.replace(settings, object_store=settings.object_store or Path(scratch).as_uri())
         objects = object_store(own)
-        encoders = encoders_of(own, folders, objects, releases)
-        await asyncio.to_thread(encoders.load_all)
+        encoders = LoadedEncoders(await asyncio.to_thread(load_towers, own, folders, objects), releases)
         history = MemoryChunkHistory(broker)
         async with perceiving(own, encoders=encoders, history=history, objects=objects, without=without) as perceive:
             agents: dict[str, Any] = {
