@@ -121,7 +121,9 @@ class CopeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     dim: Positive = 128
     fusion: Kind = "linear"
     seed: int = 0
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """`auto` is bf16 where the device multiplies it and fp32 elsewhere, so a run that moves between such machines
+    changes its bits; the other two are what they say, emulated or not."""
     checkpoint_every: Positive = 500
     tensorboard: bool = True
     visual: Visual = Visual()

@@ -169,6 +169,14 @@ def test_half_precision_trains(rope: Path, tmp_path: Path) -> None:
     assert math.isfinite(losses(tmp_path)[0]["loss"])
 
 
+def test_precision_is_left_to_the_device_unless_it_is_told() -> None:
+    device = torch.device("cpu")
+    for precision, half in (("auto", task.multiplies_bf16(device)), ("bf16", True), ("fp32", False)):
+        config = tiny(precision=precision)
+
+        assert half == CopeTask(config, build_towers(config)[0], 6, device).half
+
+
 def test_colours_alone_find_every_product(rope: Path) -> None:
     samples = read_rope(rope)
     vectors = {letter: Labelled(*colour_means(samples, domain)) for letter, domain in evaluate.LETTERS.items()}
@@ -231,4 +239,6 @@ def test_a_step_tells_its_time_and_memory(tmp_path: Path, capsys: pytest.Capture
     assert 0 == main(["step", "--config", str(tmp_path / "a.json"), "--products", "4", "--classes", "50"])
     told = json.loads(capsys.readouterr().out)
     assert told["moved"]
+    assert told["step_cpu_s"] > 0
+    assert "fp32" == told["precision"]
     assert told["peak_gib"] > 0
