@@ -6,6 +6,8 @@
     image.xml, image.bin the image tower for OpenVINO
     image.safetensors    the same weights for torch, to go on training from
     text.safetensors     the projection of sentence vectors
+    figures.json         what it was measured to do, and
+    MODEL_CARD.md        the page made from that (encoders.card); not under the digest, since measuring comes after
 
 Nothing here imports torch: numpy, OpenVINO, safetensors, msgspec, Pillow, and the sentence encoder.
 """
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 Vectors = NDArray[np.float32]
 MANIFEST = "release.json"
 CALIBRATION = "calibration.json"
+FIGURES, CARD = "figures.json", "MODEL_CARD.md"  # may lie beside; nothing reads them to make vectors
 SHAPES: tuple[Shape, ...] = ("square", "wide", "tall")
 
 
@@ -220,7 +223,7 @@ def shipped(name: str) -> Path:
 def verified(folder: Path) -> Manifest:
     """release.json of a folder, after every file was found to be what it says. Raises ReleaseRefused."""
     manifest = read_manifest(folder)
-    present = {entry.name for entry in folder.iterdir()} - {MANIFEST}
+    present = {entry.name for entry in folder.iterdir()} - {MANIFEST, FIGURES, CARD}
     for name in sorted(present - set(manifest.files)):
         raise ReleaseRefused(folder / name, "is not listed in release.json")
     for name, expected in sorted(manifest.files.items()):
