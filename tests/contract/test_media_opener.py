@@ -1,4 +1,8 @@
-"""The exam of ports.MediaOpener: every container, codec and accident that live platforms send."""
+"""The exam of ports.MediaOpener: every container, codec and accident that live platforms send.
+
+README's table "what goes in" is made of this module: of VIDEO_IN and AUDIO_IN, and of the marks `goes_in` (about what,
+in a user's words). After a change: python -m tests.media.what_goes_in --write README.md
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ from tests.media.made_media import (
     number_in,
     write,
 )
+from tests.media.what_goes_in import said
 
 START_MS = 40_000
 SPAN = Span(start_ms=START_MS, end_ms=START_MS + SECONDS * 1000)
@@ -40,12 +45,17 @@ VIDEO_IN = {
     "matroska": ("h264", "h264-b", "hevc", "vp8", "vp9", "av1", "mjpeg"),
 }
 AUDIO_IN = {
-    "mpegts": ("aac", "mp3", "ac3", "opus", "mp2"),
+    "mpegts": ("aac", "mp3", "ac3", "opus", "mp2", "eac3"),
     "mp4": ("aac", "opus", "mp3", "ac3"),
     "fmp4": ("aac", "opus", "mp3", "ac3"),
     "webm": ("opus",),
     "matroska": ("aac", "opus", "mp3", "ac3", "flac"),
 }
+RATES_HZ = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+LAYOUTS = ("mono", "stereo")
+SURROUND = ("2.1", "4.0", "5.0", "5.1")
+FRAME_RATES = (Fraction(15), Fraction(24_000, 1001), Fraction(30_000, 1001), Fraction(60))
+ROTATIONS = (90, 180, 270)
 MATRIX = [
     # The fast part has every container with each of its video codecs, and each of its audio codecs in turn.
     pytest.param(container, video, audio, marks=[] if (v - a) % len(AUDIO_IN[container]) == 0 else [pytest.mark.slow])
@@ -101,6 +111,7 @@ def test_pictures_and_sound_are_those_of_their_time(
 # --- pictures ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.goes_in("pictures", "interlaced; full range; 10 bits; 4:4:4; open GOP (leading pictures left out)")
 @pytest.mark.parametrize(
     ("video", "tolerance"),
     [
@@ -120,6 +131,7 @@ def test_every_kind_of_picture_comes_in_its_right_colours(opener: DecoderPool, v
     assert_pictures(clip, tolerance=tolerance)
 
 
+@pytest.mark.goes_in("pictures", "BT.601 and BT.709, told or by size")
 @pytest.mark.parametrize(
     ("lines", "matrix", "tagged"), [(720, 1, False), (720, 5, True), (HEIGHT, 1, True), (HEIGHT, 5, False)]
 )
@@ -134,7 +146,8 @@ def test_the_colour_matrix_is_the_stream_s_own_and_goes_by_size_where_it_says_no
     assert_pictures(clip)
 
 
-@pytest.mark.parametrize("rotation", [90, 180, 270])
+@pytest.mark.goes_in("pictures", f"rotated by {said(ROTATIONS)} degrees: upright")
+@pytest.mark.parametrize("rotation", ROTATIONS)
 def test_frames_are_upright(opener: DecoderPool, rotation: int) -> None:
     lying = write("mp4", [encoded_video("h264", rotation=rotation, seconds=1)])
     clip = opened(opener, lying, span=ONE_SECOND)
@@ -149,6 +162,7 @@ def test_frames_are_upright(opener: DecoderPool, rotation: int) -> None:
     assert np.abs(turned.astype(int) - clip.frames.pixels).mean() < 3
 
 
+@pytest.mark.goes_in("pictures", "anamorphic pixels: made square")
 @pytest.mark.parametrize(
     ("aspect", "shape"), [(Fraction(4, 3), (176, 427)), (Fraction(2, 3), (256, 310)), (Fraction(1, 100), (176, 320))]
 )
@@ -159,6 +173,7 @@ def test_pixels_are_square(opener: DecoderPool, aspect: Fraction, shape: tuple[i
     assert_pictures(clip)
 
 
+@pytest.mark.goes_in("pictures", "portrait, landscape, any size up to 4096x2304")
 @pytest.mark.parametrize(
     ("size", "shape"), [((1280, 720), (256, 455)), ((360, 640), (455, 256)), ((160, 96), (96, 160))]
 )
@@ -175,7 +190,10 @@ def test_large_frames_come_with_256_pixels_on_the_shorter_side_and_small_ones_as
     assert [number_in(pixels) for pixels in clip.frames.pixels] == [0, 12]
 
 
-@pytest.mark.parametrize("fps", [Fraction(30000, 1001), Fraction(60), Fraction(15), Fraction(24000, 1001)])
+@pytest.mark.goes_in(
+    "pictures", f"{said([f'{float(rate):.4g}' for rate in FRAME_RATES])} frames a second, with B-frames"
+)
+@pytest.mark.parametrize("fps", FRAME_RATES)
 def test_any_frame_rate_keeps_its_times(opener: DecoderPool, fps: Fraction) -> None:
     clip = opened(opener, write("mpegts", [encoded_video("h264-b", fps=fps, gop=2 * round(fps))]))
 
@@ -183,6 +201,7 @@ def test_any_frame_rate_keeps_its_times(opener: DecoderPool, fps: Fraction) -> N
     assert_pictures(clip, fps=float(fps))
 
 
+@pytest.mark.goes_in("pictures", "variable frame rate")
 def test_a_variable_frame_rate_keeps_its_times(opener: DecoderPool) -> None:
     shown = tuple(n for n in range(75) if n < 25 or n % 3 == 0 or n > 60)
     clip = opened(opener, write("mp4", [encoded_video("h264", pts=shown)]))
@@ -191,6 +210,7 @@ def test_a_variable_frame_rate_keeps_its_times(opener: DecoderPool) -> None:
     assert_pictures(clip)
 
 
+@pytest.mark.goes_in("pictures", "another picture size inside a chunk: fitted into the first")
 def test_a_picture_size_that_changes_inside_a_chunk_is_fitted_into_the_first(opener: DecoderPool) -> None:
     first = write("mpegts", [encoded_video("h264", seconds=1)])
     second = write("mpegts", [encoded_video("h264", seconds=2, size=(640, 360), first=25)], offset_s=1.0)
@@ -200,6 +220,7 @@ def test_a_picture_size_that_changes_inside_a_chunk_is_fitted_into_the_first(ope
     assert_pictures(clip)
 
 
+@pytest.mark.goes_in("pictures", "key frames alone where they are frequent enough, filled in where not")
 def test_key_frames_alone_are_decoded_where_they_are_frequent_enough(opener: DecoderPool) -> None:
     media = write("mpegts", [encoded_video("h264")])
 
@@ -211,6 +232,7 @@ def test_key_frames_alone_are_decoded_where_they_are_frequent_enough(opener: Dec
 # --- tracks -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.goes_in("tracks", "no sound")
 def test_a_chunk_without_sound_has_no_waveform(opener: DecoderPool) -> None:
     clip = opened(opener, write("mpegts", [encoded_video("h264")]))
 
@@ -218,6 +240,7 @@ def test_a_chunk_without_sound_has_no_waveform(opener: DecoderPool) -> None:
     assert clip.codecs == ("h264",)
 
 
+@pytest.mark.goes_in("tracks", "no pictures")
 @pytest.mark.parametrize(
     ("container", "audio"), [("mpegts", "aac"), ("mp4", "aac"), ("webm", "opus"), ("fmp4", "opus")]
 )
@@ -228,6 +251,7 @@ def test_a_chunk_without_pictures_has_sound_only(opener: DecoderPool, container:
     assert_sound(clip, within_ms=25.0)  # time is counted from the first packet, an encoder's delay before the sound
 
 
+@pytest.mark.goes_in("tracks", "a cover picture: no video")
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
 def test_a_cover_picture_is_no_video(opener: DecoderPool, container: str) -> None:
     clip = opened(opener, write(container, [encoded_audio("aac")], cover=True))
@@ -236,6 +260,7 @@ def test_a_cover_picture_is_no_video(opener: DecoderPool, container: str) -> Non
     assert clip.waveform is not None
 
 
+@pytest.mark.goes_in("tracks", "several of a kind: the first is opened")
 def test_of_several_tracks_the_first_of_each_kind_is_opened(opener: DecoderPool) -> None:
     quiet = encoded_audio("aac", gain=0.25)
     other = encoded_video("h264", first=100)
@@ -248,21 +273,24 @@ def test_of_several_tracks_the_first_of_each_kind_is_opened(opener: DecoderPool)
 # --- sound ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
-@pytest.mark.parametrize("layout", ["mono", "stereo"])
+@pytest.mark.goes_in("sound", f"{said([f'{rate / 1000:g}' for rate in RATES_HZ])} kHz, {said(LAYOUTS)}")
+@pytest.mark.parametrize("rate", RATES_HZ)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_sound_of_any_rate_keeps_its_level_and_time(opener: DecoderPool, rate: int, layout: str) -> None:
     clip = opened(opener, write("mp4", [encoded_video("h264"), encoded_audio("aac", rate=rate, layout=layout)]))
 
     assert_sound(clip)
 
 
-@pytest.mark.parametrize("layout", ["2.1", "4.0", "5.0", "5.1"])
+@pytest.mark.goes_in("sound", f"{said(SURROUND)} mixed to mono at its level")
+@pytest.mark.parametrize("layout", SURROUND)
 def test_surround_keeps_its_level(opener: DecoderPool, layout: str) -> None:
     clip = opened(opener, write("mp4", [encoded_video("h264"), encoded_audio("aac", layout=layout)]))
 
     assert_sound(clip)
 
 
+@pytest.mark.goes_in("sound", "loud: not clipped")
 def test_loud_stereo_is_not_clipped(opener: DecoderPool) -> None:
     loud = encoded_audio("flac", gain=0.9 / 0.4)
     clip = opened(opener, write("matroska", [encoded_video("h264"), loud]))
@@ -271,6 +299,7 @@ def test_loud_stereo_is_not_clipped(opener: DecoderPool) -> None:
     assert abs(float(np.abs(clip.waveform.samples).max()) - 0.9) < 0.01
 
 
+@pytest.mark.goes_in("sound", "holes: silence, the rest keeps its time")
 def test_a_hole_in_the_sound_is_silence_and_what_follows_keeps_its_time(opener: DecoderPool) -> None:
     clip = opened(opener, write("mpegts", [encoded_video("h264"), encoded_audio("aac", holes=((1.0, 1.5),))]))
 
@@ -283,6 +312,7 @@ def test_a_hole_in_the_sound_is_silence_and_what_follows_keeps_its_time(opener: 
 # --- time -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.goes_in("time", "any start; a wrap of 33 bits inside a chunk")
 @pytest.mark.parametrize("offset_s", [0.0, 3600.0, 95_000.0, 2**33 / 90_000 - 1.5])
 @pytest.mark.parametrize("container", ["mpegts", "fmp4", "mp4", "matroska"])
 def test_stream_time_does_not_depend_on_the_container_s_clock(
@@ -295,6 +325,20 @@ def test_stream_time_does_not_depend_on_the_container_s_clock(
     assert_sound(clip)
 
 
+@pytest.mark.goes_in("time", "a start below zero")
+@pytest.mark.parametrize(("container", "audio"), [("mpegts", "aac"), ("fmp4", "opus")])
+def test_a_clock_that_begins_below_zero_is_a_clock_like_any_other(
+    opener: DecoderPool, container: str, audio: str
+) -> None:
+    tracks = [encoded_video("h264-b"), encoded_audio(audio)]
+    clip = opened(opener, write(container, tracks, offset_s=-0.7, options={"avoid_negative_ts": "disabled"}))
+
+    assert len(clip.frames.at_ms) == 6
+    assert_pictures(clip)
+    assert_sound(clip)
+
+
+@pytest.mark.goes_in("time", "a clock set anew inside a chunk, forwards or back")
 @pytest.mark.parametrize("jump_s", [-1000.0, 5000.0])
 def test_a_clock_that_is_set_anew_inside_a_chunk_goes_on(opener: DecoderPool, jump_s: float) -> None:
     tracks = [encoded_video("h264"), encoded_audio("aac")]
@@ -308,6 +352,7 @@ def test_a_clock_that_is_set_anew_inside_a_chunk_goes_on(opener: DecoderPool, ju
     assert_sound(clip, within_ms=12.0)
 
 
+@pytest.mark.goes_in("time", "gaps: the rest keeps its time")
 def test_pictures_that_are_missing_leave_the_rest_at_their_time(opener: DecoderPool) -> None:
     def hole(written: list[Written]) -> list[Written]:
         return [w for w in written if w.track == 1 or not 1.0 <= w.dts_s < 2.0]
@@ -377,6 +422,7 @@ def test_a_media_segment_without_its_init_segment_is_undecodable(opener: Decoder
     assert bad.value.reason == "undecodable_media"
 
 
+@pytest.mark.goes_in("damage", "a cut end: what came before (MPEG-TS, fMP4, Matroska)")
 @pytest.mark.parametrize("container", ["mpegts", "fmp4", "matroska"])
 def test_a_truncated_chunk_gives_what_it_holds(opener: DecoderPool, container: str) -> None:
     media = write(container, [encoded_video("h264"), encoded_audio("aac")])

@@ -61,6 +61,7 @@ AUDIO: Final = {
     "opus": "libopus",
     "mp3": "libmp3lame",
     "ac3": "ac3",
+    "eac3": "eac3",
     "flac": "flac",
     "mp2": "mp2",
     "pcm": "pcm_s16le",
