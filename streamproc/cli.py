@@ -408,12 +408,13 @@ def release_prepare(folder: Path, collection: str) -> None:
 
 
 @release.command("activate")
-def release_activate() -> None:
-    """Makes the prepared release the active one, at each stream's next chunk.
+@click.option("--anyway", is_flag=True, help="Although a worker has not loaded it: its streams wait until it has.")
+def release_activate(anyway: bool) -> None:
+    """Makes the prepared release the active one, at each stream's next chunk; refuses while a worker has not loaded it.
 
     Example: streamproc release activate
     """
-    click.echo(_run(verbs.activate_release(_settings(quiet=True))))
+    click.echo(_run(verbs.activate_release(_settings(quiet=True), anyway=anyway)))
 
 
 @release.command("status")

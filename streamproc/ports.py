@@ -185,8 +185,13 @@ class Transcriber(Protocol):
 
     engine: dict[str, str]
 
-    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
-        """Words in stream time; None where there is no speech in it after all. `language` None: detect."""
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None, hint: str) -> Utterance | None:
+        """Words in stream time; None where there is no speech in it after all. `language` None: detect. `hint`:
+        product and brand words as they are spelt, which may be said; empty for none."""
+        ...
+
+    def close(self) -> None:
+        """Ends its threads; what still waits is cancelled."""
         ...
 
 
@@ -195,6 +200,7 @@ class ClipEncoder(Protocol):
 
     release: ReleaseId
     engine: dict[str, str]
+    hint: str  # the release's product and brand words, for the transcriber
 
     async def encode_frames(self, frames: ClipFrames) -> tuple[Vector, ...]: ...
 
@@ -288,13 +294,14 @@ class Releases(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseFacts:
-    """What match uses of a release, as it stands in its release.json."""
+    """What is used of a release without its towers, as it stands in its release.json."""
 
     release: ReleaseId
     name: str
     dim: int
     calibration: Calibration
     rule: MentionRule
+    hint: str = ""  # product and brand words for speech recognition
 
 
 class ReleaseBook(Protocol):

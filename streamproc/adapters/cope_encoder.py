@@ -36,6 +36,7 @@ class CopeEncoder:
         self.release: ReleaseId = release.digest
         self.engine: dict[str, str] = dict(release.engine)
         self.dim: int = release.dim
+        self.hint: str = release.hint
         self._towers = release
         self._images = images
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="towers")

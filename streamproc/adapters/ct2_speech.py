@@ -5,7 +5,6 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -55,6 +54,7 @@ class _Job:
     waveform: Waveform
     span: Span
     language: str | None
+    hint: str
     window_s: int
     answer: "Future[Utterance | None]" = field(default_factory=Future)
 
@@ -63,9 +63,9 @@ class Ct2Speech:
     """`ports.Transcriber` on one thread of its own; as many instances and processes side by side as one likes.
 
     Utterances that wait for the same window length decode up to `batch` at a time, which costs a third; each gives
-    the same bits as alone (integer arithmetic row by row; a contract test holds it). `hint` is text that the model
-    takes for what was said before: product and brand words (`speech_hint`), for speech of the hint's own script.
-    `languages` limits what detection may find.
+    the same bits as alone (integer arithmetic row by row; a contract test holds it). The model takes a hint for what
+    was said before, where it is written as the speech's language is (`speech_hint`). `languages` limits what
+    detection may find.
     """
 
     def __init__(
@@ -76,7 +76,6 @@ class Ct2Speech:
         compute_type: str = "int8",
         batch: int = 4,
         languages: tuple[str, ...] = (),
-        hint: str = "",
         doubts: Doubts | None = None,
     ) -> None:
         """Loads the model (0.5 s for base). Misconfigured where weights or libraries are missing or wrong."""
@@ -101,7 +100,6 @@ class Ct2Speech:
         self._tokenizers: dict[str, Any] = {}
         mel: Any = FeatureExtractor
         self._mel: Any = mel(feature_size=self._model.n_mels)
-        self._hint = hint.strip()
         self._languages = languages
         self._batch = max(1, batch)
         self._doubts = doubts or Doubts()
@@ -113,17 +111,18 @@ class Ct2Speech:
             "speech": f"ct2 {found.name} {found.sha256[:16]}",
             "speech_precision": str(self._model.compute_type),
             "speech_shapes": f"{SHORT_S}s {LONG_S}s, 1 thread, {vector_instructions()}",
-            "speech_hint": sha256(self._hint.encode()).hexdigest()[:16] if self._hint else "none",
             "ctranslate2": version("ctranslate2"),
         }
 
-    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None, hint: str) -> Utterance | None:
         """See `ports.Transcriber`. A given `language` is kept unless the sound is plainly of another one."""
         waveform = around(span, waveform)
         if not is_audible(waveform.samples):
             return None
         known = language if language and self._tokens.token_to_id(f"<|{language}|>") is not None else None
-        job = _Job(waveform=waveform, span=span, language=known, window_s=window_of(waveform.samples))
+        job = _Job(
+            waveform=waveform, span=span, language=known, hint=hint.strip(), window_s=window_of(waveform.samples)
+        )
         with self._lock:
             self._waiting.append(job)
         self._thread.submit(self._work)
@@ -164,7 +163,8 @@ class Ct2Speech:
     def _recognise(self, jobs: list[_Job]) -> list[Utterance | None]:
         heard = [self._encode(job.waveform.samples, job.window_s) for job in jobs]  # (1, T, D) each
         languages = [job.language or self._detect(encoded, "")[0] for job, encoded in zip(jobs, heard, strict=True)]
-        hearings = self._decode(heard, languages, [token_cap(job.waveform.samples) for job in jobs])
+        caps = [token_cap(job.waveform.samples) for job in jobs]
+        hearings = self._decode(heard, languages, caps, [job.hint for job in jobs])
         return [self._settle(*each) for each in zip(jobs, heard, hearings, strict=True)]
 
     def _settle(self, job: _Job, encoded: Any, hearing: Hearing) -> Utterance | None:
@@ -173,17 +173,15 @@ class Ct2Speech:
         if job.language is not None and is_foreign(hearing, self._doubts):
             language, sure = self._detect(encoded, job.language)
             if language != job.language and sure > SURE and len(samples) > SAMPLE_RATE_HZ:
-                hearing = self._decode([encoded], [language], [cap])[0]
+                hearing = self._decode([encoded], [language], [cap], [job.hint])[0]
         if repeats_itself(hearing, self._doubts):
             # Without the hint: where there is nothing to hear, the model repeats the hint instead.
             encoded = self._encode(samples, FULL_S)
-            hearing = self._decode([encoded], [hearing.language], [cap], hinted=False)[0]
+            hearing = self._decode([encoded], [hearing.language], [cap], [""])[0]
             if repeats_itself(hearing, self._doubts) or hearing.mean_logprob < self._doubts.second_logprob:
                 return None
-        elif suits(self._hint, hearing.language) and hearing.mean_logprob < self._doubts.hinted_logprob:
-            believed = of_the_two(
-                hearing, self._decode([encoded], [hearing.language], [cap], hinted=False)[0], self._doubts
-            )
+        elif suits(job.hint, hearing.language) and hearing.mean_logprob < self._doubts.hinted_logprob:
+            believed = of_the_two(hearing, self._decode([encoded], [hearing.language], [cap], [""])[0], self._doubts)
             if believed is None:
                 return None
             hearing = believed
@@ -217,11 +215,11 @@ class Ct2Speech:
         return best, allowed[best] / max(1e-9, sum(allowed.values()))
 
     def _decode(
-        self, heard: list[NDArray[np.float32]], languages: list[str], caps: list[int], *, hinted: bool = True
+        self, heard: list[NDArray[np.float32]], languages: list[str], caps: list[int], hints: list[str]
     ) -> list[Hearing]:
         """Greedy; together, because the weights are then read once for all."""
         hearings: dict[int, Hearing] = {}
-        prompts = [self._prompt_of(language, hinted) for language in languages]
+        prompts = [self._prompt_of(language, hint) for language, hint in zip(languages, hints, strict=True)]
         for length in sorted({len(prompt) for prompt in prompts}):  # of one length: those with a hint and those without
             group = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
             results = self._model.generate(
@@ -237,12 +235,12 @@ class Ct2Speech:
                 hearings[i] = self._hearing_of(result, languages[i], caps[i])
         return [hearings[i] for i in range(len(prompts))]
 
-    def _prompt_of(self, language: str, hinted: bool) -> list[int]:
+    def _prompt_of(self, language: str, hint: str) -> list[int]:
         tokenizer = self._tokenizer_of(language)
         start = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
-        if not (hinted and suits(self._hint, language)):
+        if not suits(hint, language):
             return start
-        return [tokenizer.sot_prev, *tokenizer.encode(" " + self._hint)[:MOST_HINT_TOKENS], *start]
+        return [tokenizer.sot_prev, *tokenizer.encode(" " + hint)[:MOST_HINT_TOKENS], *start]
 
     def _hearing_of(self, result: Any, language: str, cap: int) -> Hearing:
         tokenizer = self._tokenizer_of(language)

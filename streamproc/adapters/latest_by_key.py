@@ -1,5 +1,6 @@
 """The newest message of every key of a compacted topic: shelves and releases, whoever reads them in."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
@@ -34,6 +35,8 @@ class LatestByKey(Generic[M]):
         self._supersedes = supersedes  # (old, new): whether new counts
         self._latest: dict[str, M] = {}
         self._partition_of: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        self.version = 0  # rises with every message, tombstone and drop that was taken in
         self.passed_over = 0
 
     def apply(self, record: Record) -> None:
@@ -42,6 +45,7 @@ class LatestByKey(Generic[M]):
         if record.value is None:
             self._latest.pop(key, None)
             self._partition_of.pop(key, None)
+            self._tell()
             return
         try:
             message = wire.decode(record).message
@@ -56,6 +60,12 @@ class LatestByKey(Generic[M]):
         if known is None or self._supersedes(known, message):
             self._latest[key] = message
             self._partition_of[key] = record.partition
+            self._tell()
+
+    async def beyond(self, version: int) -> None:
+        """Returns when something was taken in after `version`."""
+        while self.version <= version:
+            await self._changed.wait()
 
     def get(self, key: str) -> M | None:
         return self._latest.get(key)
@@ -68,6 +78,12 @@ class LatestByKey(Generic[M]):
         """Forgets what came from a partition that is no longer followed."""
         for key in [key for key, found in self._partition_of.items() if found == partition]:
             del self._latest[key], self._partition_of[key]
+        self._tell()
+
+    def _tell(self) -> None:
+        self.version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()  # whoever waits has the old one
 
 
 def shelves_by_version() -> LatestByKey[Shelf]:

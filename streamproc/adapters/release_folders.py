@@ -48,7 +48,7 @@ class ReleaseFolders:
 
 
 def read_facts(folder: Path) -> ReleaseFacts:
-    """Digest, size, calibration and rule of one release. Raises Misconfigured naming file and key.
+    """Digest, size, calibration, rule and hint of one release. Raises Misconfigured naming file and key.
 
     The digest is that of release.json's canonical form, which holds the sha256 of every other file; whoever loads the
     towers verifies those.
@@ -62,6 +62,7 @@ def read_facts(folder: Path) -> ReleaseFacts:
             dim=msgspec.convert(manifest["dim"], int),
             calibration=msgspec.convert(manifest["calibration"], Calibration),
             rule=msgspec.convert(manifest["mention_rule"], MentionRule),
+            hint=msgspec.convert(manifest.get("hint", ""), str),
         )
     except OSError as error:
         raise Misconfigured(SETTING, f"{path}: {error.strerror}") from error

@@ -50,7 +50,7 @@ class ScriptedSpeech:
         open_since_ms = None if last else min((s.start_ms for s in begun), default=end_ms)
         return VoiceSpans(state=str(end_ms).encode(), closed=tuple(closed), open_since_ms=open_since_ms)
 
-    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None, hint: str) -> Utterance | None:
         """The scripted words that begin within `span`; None where there are none or the sound is silent."""
         if self.fail_with is not None:
             raise self.fail_with
@@ -72,7 +72,7 @@ class ScriptedSpeech:
         if not words:
             return None
         spoken = lines[0].language
-        del language  # a script knows better
+        del language, hint  # a script knows better
         text = ("" if spoken == "zh" else " ").join(w.text for w in words)
         return Utterance(span=span, text=text, language=spoken, words=tuple(words))
 

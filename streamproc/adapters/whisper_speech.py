@@ -3,7 +3,6 @@
 import asyncio
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,6 @@ class WhisperSpeech:
         cache: Path | None = None,
         device: str = "cpu",
         languages: tuple[str, ...] = (),
-        hint: str = "",
         doubts: Doubts | None = None,
     ) -> None:
         """Loads the model; converts it the first time. Misconfigured where weights or libraries are missing."""
@@ -85,7 +83,6 @@ class WhisperSpeech:
             seconds: _model_of(checkpoint, seconds=seconds, device=device) for seconds in (SHORT_S, LONG_S, FULL_S)
         }
         self._languages = languages
-        self._hint = hint.strip()
         self._doubts = doubts or Doubts()
         self._simplified = SimplifiedChinese()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="speech-reference")
@@ -93,38 +90,39 @@ class WhisperSpeech:
             "speech": f"openai-whisper {found.name} {found.sha256[:16]}",
             "speech_precision": "float32",
             "speech_shapes": f"{SHORT_S}s {LONG_S}s, 1 thread, {device}, {vector_instructions()}",
-            "speech_hint": sha256(self._hint.encode()).hexdigest()[:16] if self._hint else "none",
             "torch": version("torch"),
         }
 
-    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None, hint: str) -> Utterance | None:
         """See `ports.Transcriber`. A given `language` is kept unless the sound is plainly of another one."""
         waveform = around(span, waveform)
         if not is_audible(waveform.samples):
             return None
         known = language if language in self._whisper.tokenizer.LANGUAGES else None
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._recognise, waveform, span, known)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._recognise, waveform, span, known, hint.strip()
+        )
 
     def close(self) -> None:
         """Gives the thread back; what still waits is cancelled."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _recognise(self, waveform: Waveform, span: Span, language: str | None) -> Utterance | None:
+    def _recognise(self, waveform: Waveform, span: Span, language: str | None, hint: str) -> Utterance | None:
         self._torch.set_num_threads(1)  # bits depend on it, and spinning threads cost twice the CPU
         samples, seconds = waveform.samples, window_of(waveform.samples)
         mel = self._mel(samples, seconds)
-        hearing = self._decode(mel, language or self._detect(mel, "")[0], samples)
+        hearing = self._decode(mel, language or self._detect(mel, "")[0], samples, hint)
         if language is not None and is_foreign(hearing, self._doubts):
             likelier, sure = self._detect(mel, language)
             if likelier != language and sure > SURE and len(samples) > SAMPLE_RATE_HZ:
-                hearing = self._decode(mel, likelier, samples)
+                hearing = self._decode(mel, likelier, samples, hint)
         if repeats_itself(hearing, self._doubts):
             mel = self._mel(samples, FULL_S)
-            hearing = self._decode(mel, hearing.language, samples, hinted=False)
+            hearing = self._decode(mel, hearing.language, samples, "")
             if repeats_itself(hearing, self._doubts) or hearing.mean_logprob < self._doubts.second_logprob:
                 return None
-        elif suits(self._hint, hearing.language) and hearing.mean_logprob < self._doubts.hinted_logprob:
-            believed = of_the_two(hearing, self._decode(mel, hearing.language, samples, hinted=False), self._doubts)
+        elif suits(hint, hearing.language) and hearing.mean_logprob < self._doubts.hinted_logprob:
+            believed = of_the_two(hearing, self._decode(mel, hearing.language, samples, ""), self._doubts)
             if believed is None:
                 return None
             hearing = believed
@@ -152,7 +150,7 @@ class WhisperSpeech:
         best = max(allowed, key=lambda name: allowed[name])
         return best, allowed[best] / max(1e-9, sum(allowed.values()))
 
-    def _decode(self, mel: Any, language: str, samples: NDArray[np.float32], *, hinted: bool = True) -> Hearing:
+    def _decode(self, mel: Any, language: str, samples: NDArray[np.float32], hint: str) -> Hearing:
         cap = token_cap(samples)
         options = self._whisper.DecodingOptions(
             language=language,
@@ -160,7 +158,7 @@ class WhisperSpeech:
             sample_len=cap,
             without_timestamps=True,
             fp16=False,
-            prompt=self._hint if hinted and suits(self._hint, language) else None,
+            prompt=hint if suits(hint, language) else None,
         )
         result = self._whisper.decode(self._model_for(mel), mel, options)
         return Hearing(

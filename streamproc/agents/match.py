@@ -64,7 +64,8 @@ class Match:
     async def step(self, state: MatchState, delivery: Delivery) -> Step[MatchState]:
         """The clip's candidates, and what its coming says of the stream.
 
-        BadMessage: foreign_release. Unavailable: the index, or no release is active yet.
+        BadMessage: foreign_release. Unavailable: the index, no release is active yet, or the clip's own is announced
+        and not at hand here.
         """
         clip = _clip_of(delivery)
         arrival = arrive(state.continuity, clip)
@@ -115,6 +116,8 @@ class Match:
         active = self._releases.active()
         collections = {a.release: a.collection for a in (self._releases.prepared(), active) if a is not None}
         collection = collections.get(clip.release)
+        if facts is None and collection is not None:
+            raise Unavailable("releases", f"{clip.release} is announced and not at hand here: see `release status`")
         if collection is None and state.release == clip.release:
             collection = state.collection
         if facts is not None and collection is not None:

@@ -46,6 +46,15 @@ class Heard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     span: Span
 
 
+class Pending(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An utterance that closed and is not carried yet, and what was known when it closed: whoever transcribes it, now
+    or after a take-over, is told the same."""
+
+    span: Span
+    language: str | None
+    hint: str
+
+
 class SpeechState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What perceive knows of a stream's speech after a chunk (speech.state). Sound itself is not in it: a chunk's
     sound is a function of that chunk and is read again from live.chunks after a take-over."""
@@ -54,7 +63,7 @@ class SpeechState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     voice: bytes | None = None
     language: str | None = None
     open_since_ms: int | None = None
-    pending: tuple[Span, ...] = ()  # closed and not carried yet
+    pending: tuple[Pending, ...] = ()
     heard: tuple[Heard, ...] = ()
 
 
@@ -63,7 +72,7 @@ class Listening:
     """What is kept of a stream beside its state: all of it can be made again from the state and live.chunks."""
 
     sound: dict[int, Waveform | None] = field(default_factory=dict)  # by chunk offset
-    transcripts: dict[Span, asyncio.Task[Utterance | None]] = field(default_factory=dict)
+    transcripts: dict[Pending, asyncio.Task[Utterance | None]] = field(default_factory=dict)
 
 
 class Perceive:
@@ -129,6 +138,7 @@ class Perceive:
     async def _hear_and_see(
         self, state: SpeechState, delivery: Delivery, chunk: LiveChunk, media: ClipMedia, *, lost: str | None
     ) -> Step[SpeechState]:
+        encoder = self._encoders.active()  # one release for all of this chunk: its clip names it
         if state.broadcast_id != chunk.broadcast_id:
             self.forget([chunk.stream_id])
             state = SpeechState(broadcast_id=chunk.broadcast_id)
@@ -138,12 +148,12 @@ class Perceive:
 
         voice = self._voice.advance(state.voice, media.waveform or _silence(chunk.start_ms, samples=0), last=chunk.last)
         heard = (*state.heard, Heard(offset=delivery.offset, span=chunk.span))
-        for span in (*state.pending, *voice.closed):
-            self._start_transcribing(listening, span, heard, state.language)
+        closed = tuple(Pending(span=span, language=state.language, hint=encoder.hint) for span in voice.closed)
+        for utterance in (*state.pending, *closed):
+            self._start_transcribing(listening, utterance, heard)
 
-        due = (*state.pending, *voice.closed) if chunk.last else state.pending
-        utterances = [u for u in [await self._transcript(listening, span) for span in due] if u is not None]
-        encoder = self._encoders.active()
+        due = (*state.pending, *closed) if chunk.last else state.pending
+        utterances = [u for u in [await self._transcript(listening, utterance) for utterance in due] if u is not None]
         clip = await self._embed(encoder, chunk, media, utterances, lost=lost, expired=expired)
 
         after = SpeechState(
@@ -151,10 +161,10 @@ class Perceive:
             voice=voice.state,
             language=utterances[-1].language if utterances else state.language,
             open_since_ms=voice.open_since_ms,
-            pending=() if chunk.last else voice.closed,
+            pending=() if chunk.last else closed,
         )
         after = _with_needed_sound(after, heard)
-        _forget_unneeded(listening, after, done=due)
+        _forget_unneeded(listening, after)
         outputs = [Output(topic=LIVE_CLIPS, key=chunk.stream_id, message=clip)]
         if utterances:
             transcript = Transcript(
@@ -187,23 +197,20 @@ class Perceive:
             return SpeechState(broadcast_id=state.broadcast_id, language=state.language), True
         return state, False
 
-    def _start_transcribing(
-        self, listening: Listening, span: Span, heard: Sequence[Heard], language: str | None
-    ) -> None:
-        # The language is the one known when the utterance closed, so it does not depend on who was faster.
-        task = listening.transcripts.get(span)
+    def _start_transcribing(self, listening: Listening, utterance: Pending, heard: Sequence[Heard]) -> None:
+        task, span = listening.transcripts.get(utterance), utterance.span
         if task is not None and not (task.done() and task.exception() is not None):
             return
         sound = _slice(
             [w for h in heard if (w := listening.sound.get(h.offset)) is not None],
             Span(start_ms=max(0, span.start_ms - PADDING_MS), end_ms=span.end_ms + PADDING_MS),
         )
-        listening.transcripts[span] = asyncio.create_task(
-            self._transcriber.transcribe(sound, span=span, language=language)
+        listening.transcripts[utterance] = asyncio.create_task(
+            self._transcriber.transcribe(sound, span=span, language=utterance.language, hint=utterance.hint)
         )
 
-    async def _transcript(self, listening: Listening, span: Span) -> Utterance | None:
-        return await asyncio.shield(listening.transcripts[span])
+    async def _transcript(self, listening: Listening, utterance: Pending) -> Utterance | None:
+        return await asyncio.shield(listening.transcripts[utterance])
 
     async def _embed(
         self,
@@ -282,7 +289,7 @@ def _silence(start_ms: int, *, samples: int) -> Waveform:
 
 def _with_needed_sound(state: SpeechState, heard: Sequence[Heard]) -> SpeechState:
     """Keeps the chunks from where the earliest utterance begins that is open or not carried yet."""
-    starts = [span.start_ms for span in state.pending]
+    starts = [utterance.span.start_ms for utterance in state.pending]
     if state.open_since_ms is not None:
         starts.append(state.open_since_ms)
     # Without an utterance the last chunk stays: the next utterance may begin in its padding.
@@ -291,12 +298,12 @@ def _with_needed_sound(state: SpeechState, heard: Sequence[Heard]) -> SpeechStat
     return replace(state, heard=kept or (heard[-1],))
 
 
-def _forget_unneeded(listening: Listening, state: SpeechState, *, done: Sequence[Span]) -> None:
+def _forget_unneeded(listening: Listening, state: SpeechState) -> None:
     needed = {h.offset for h in state.heard}
     for offset in [o for o in listening.sound if o not in needed]:
         del listening.sound[offset]
-    for span in done:
-        listening.transcripts.pop(span, None)
+    for utterance in [u for u in listening.transcripts if u not in state.pending]:
+        listening.transcripts.pop(utterance).cancel()
 
 
 def _slice(sound: Sequence[Waveform], span: Span) -> Waveform:

@@ -1,6 +1,6 @@
 """Measures speech: word errors, names recalled, word times, CPU, and words made of nothing.
 
-    python -m streamproc.jobs.bench_speech BENCH_OUT [--backend whisper] [--hint titles] [--together 4]
+    python -m streamproc.jobs.bench_speech BENCH_OUT [--backend whisper] [--hint none] [--together 4]
     python -m streamproc.jobs.bench_speech --nothing 60
 
 BENCH_OUT is what bench/make_streams.py wrote. The last line of stdout is one JSON object with the figures.
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamproc.adapters.file_sound import sound_of
-from streamproc.adapters.speech_hint import hint_of
+from streamproc.adapters.release_folders import read_facts, shipped_releases
 from streamproc.adapters.voice_activity import SileroVoiceActivity
 from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
@@ -47,7 +47,9 @@ class Heard:
     speech_cpu_s: float = 0.0
 
 
-async def listen(sound: Waveform, voice: VoiceActivity, transcriber: Transcriber, *, together: int = 1) -> Heard:
+async def listen(
+    sound: Waveform, voice: VoiceActivity, transcriber: Transcriber, *, hint: str, together: int = 1
+) -> Heard:
     """The sound in chunks as perceive sees it: voice activity, then every closed utterance, `together` at a time."""
     out = Heard(seconds=len(sound.samples) / SAMPLE_RATE_HZ)
     state, language = None, None
@@ -65,7 +67,7 @@ async def listen(sound: Waveform, voice: VoiceActivity, transcriber: Transcriber
             continue
         began = time.process_time()
         answers = await asyncio.gather(
-            *(transcriber.transcribe(_slice(sound, span), span=span, language=language) for span in waiting)
+            *(transcriber.transcribe(_slice(sound, span), span=span, language=language, hint=hint) for span in waiting)
         )
         out.speech_cpu_s += time.process_time() - began
         out.spans += waiting
@@ -111,6 +113,7 @@ async def measure_streams(
     voice: VoiceActivity,
     transcriber: Transcriber,
     *,
+    hint: str,
     streams: int | None = None,
     together: int = 1,
     verbose: bool = False,
@@ -125,7 +128,7 @@ async def measure_streams(
     off: list[tuple[str, int]] = []
     for path in sorted((folder / "streams").iterdir())[:streams]:
         sentences = [s for row in segments if row["stream_id"] == path.stem for s in row["speech"]]
-        heard = await listen(sound_of(path), voice, transcriber, together=together)
+        heard = await listen(sound_of(path), voice, transcriber, hint=hint, together=together)
         strangers = [(s["start_ms"], s["end_ms"]) for s in sentences if s["text"] is None]
         said = normalise(" ".join(s["text"] for s in sentences if s["text"]))
         got = normalise(_own_words(heard.utterances, strangers))
@@ -259,19 +262,22 @@ def _sound_of_kind(kind: str, n: int, rng: np.random.Generator) -> NDArray[np.fl
     return out
 
 
-async def measure_nothing(minutes: float, voice: VoiceActivity, transcriber: Transcriber) -> dict[str, Any]:
+async def measure_nothing(
+    minutes: float, voice: VoiceActivity, transcriber: Transcriber, *, hint: str
+) -> dict[str, Any]:
     """What is made of sound in which nobody speaks: through voice activity, and a share of it straight to the model."""
     seconds, utterances, straight, tried = 0.0, 0, 0, 0
     words: list[str] = []
     for piece, (kind, sound) in enumerate(_nothing(minutes)):
-        heard = await listen(Waveform(samples=sound, start_ms=0), voice, transcriber)
+        heard = await listen(Waveform(samples=sound, start_ms=0), voice, transcriber, hint=hint)
         seconds += heard.seconds
         utterances += len(heard.spans)
         words += [f"{kind}: {u.text}" for u in heard.utterances]
         if piece % 3 == 0:  # as if voice activity had been wrong
             tried += 1
             cut = Waveform(samples=sound[: 5 * SAMPLE_RATE_HZ], start_ms=0)
-            answer = await transcriber.transcribe(cut, span=Span(start_ms=0, end_ms=5_000), language="en")
+            span = Span(start_ms=0, end_ms=5_000)
+            answer = await transcriber.transcribe(cut, span=span, language="en", hint=hint)
             if answer is not None:
                 straight += 1
                 words.append(f"{kind}, straight: {answer.text}")
@@ -285,15 +291,15 @@ async def measure_nothing(minutes: float, voice: VoiceActivity, transcriber: Tra
     }
 
 
-def make_transcriber(backend: str, hint: str) -> Transcriber:
+def make_transcriber(backend: str) -> Transcriber:
     """The backend by its name in the settings."""
     if backend == "whisper":
         from streamproc.adapters.whisper_speech import WhisperSpeech
 
-        return WhisperSpeech(hint=hint)
+        return WhisperSpeech()
     from streamproc.adapters.ct2_speech import Ct2Speech
 
-    return Ct2Speech(hint=hint)
+    return Ct2Speech()
 
 
 def main() -> None:
@@ -303,7 +309,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, nargs="?", help="what bench/make_streams.py wrote")
     parser.add_argument("--backend", choices=["ct2", "whisper"], default="ct2")
-    parser.add_argument("--hint", default="", help="`titles` for the catalogue's own, or any text")
+    parser.add_argument("--hint", help="any text, `none` for none (default: that of the shipped release `lite`)")
     parser.add_argument("--streams", type=int, help="only the first so many")
     parser.add_argument(
         "--together", type=int, default=1, help="utterances that wait for each other, as many streams do"
@@ -314,22 +320,23 @@ def main() -> None:
     if args.folder is None and not args.nothing:
         parser.error("BENCH_OUT or --nothing MINUTES")
     try:
-        hint = hint_of(titles_of(args.folder)) if args.hint == "titles" else args.hint
+        hint = {None: read_facts(shipped_releases() / "lite").hint, "none": ""}.get(args.hint, args.hint)
         figures: dict[str, Any] = {"backend": args.backend, "hint": hint}
-        voice, transcriber = SileroVoiceActivity(), make_transcriber(args.backend, hint)
+        voice, transcriber = SileroVoiceActivity(), make_transcriber(args.backend)
         if args.folder is not None:
             figures |= asyncio.run(
                 measure_streams(
                     args.folder,
                     voice,
                     transcriber,
+                    hint=hint,
                     streams=args.streams,
                     together=args.together,
                     verbose=args.verbose,
                 )
             )
         if args.nothing:
-            figures |= asyncio.run(measure_nothing(args.nothing, voice, transcriber))
+            figures |= asyncio.run(measure_nothing(args.nothing, voice, transcriber, hint=hint))
     except Misconfigured as wrong:
         sys.stderr.write(f"{wrong}\n")
         raise SystemExit(2) from wrong

@@ -46,7 +46,7 @@ KEY_FIELD: Final[dict[str, str | None]] = {
     topics.CATALOG_PAGES: "page_id",
     topics.CATALOG_VIDEOS: "video_id",
     topics.CATALOG_INDEXED: "page_id",
-    topics.RELEASES: None,  # active, prepared, worker/<agent>/<id>: the role is the key
+    topics.RELEASES: None,  # active, prepared, worker/<agent>/<id>/<release>: the role is the key
     topics.PRODUCT_MENTIONS: "stream_id",
     topics.MENTIONS_CURRENT: "mention_id",
     topics.MENTION_FEEDBACK: "stream_id",

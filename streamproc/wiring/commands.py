@@ -3,7 +3,7 @@
 import contextlib
 import importlib.metadata
 import platform
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +22,10 @@ from streamproc.adapters.release_folders import ReleaseFolders, read_facts
 from streamproc.adapters.topic_reader import read_topics
 from streamproc.core.catalog import Shelf
 from streamproc.core.chunk import LiveChunk
+from streamproc.core.embedding import ReleaseId
 from streamproc.core.mention import ProductMention
 from streamproc.core.release import ReleaseActivation, ReleaseReport
-from streamproc.errors import Misconfigured, StreamprocError
+from streamproc.errors import Misconfigured, StreamprocError, Unavailable
 from streamproc.jobs import reindex as reindexing
 from streamproc.jobs import replay as replaying
 from streamproc.jobs import topics as topic_jobs
@@ -41,7 +42,7 @@ from streamproc.topics import (
     RELEASES,
 )
 from streamproc.topology import check, draw, model
-from streamproc.wiring.engines import REGISTRY, SystemClock, load_towers, milvus, object_store, spotting
+from streamproc.wiring.engines import REGISTRY, SystemClock, load_tower, milvus, object_store, spotting
 
 
 def client_of(settings: Settings) -> KafkaClient:
@@ -200,15 +201,13 @@ def redrawn(page: str) -> str:
 def release_folder(settings: Settings) -> Path:
     """The folder of the first release at hand."""
     folders = ReleaseFolders(settings.release_dir)
-    found = folders.folder(folders.all()[0].release)
-    assert found is not None  # noqa: S101 - it is one of them
-    return found
+    return folders.folder(folders.all()[0].release)
 
 
 async def reindex(settings: Settings, folder: Path, *, build: int) -> reindexing.Reindexed:
     """Every page of catalog.pages into the release's own collection."""
     facts = read_facts(folder)
-    encoder = load_towers(settings, ReleaseFolders(str(folder)), object_store(settings))[facts.release]
+    encoder = load_tower(settings, object_store(settings), folder)
     catalogue = await reindexing.read_catalogue(read_topics(client_of(settings), [CATALOG_PAGES]))
     target = ReleaseActivation(
         release=facts.release, collection=reindexing.collection_of(facts.release, build), at=datetime.now(UTC)
@@ -218,7 +217,8 @@ async def reindex(settings: Settings, folder: Path, *, build: int) -> reindexing
 
 
 async def prepare_release(settings: Settings, folder: Path, collection: str) -> str:
-    """Announces a release with the collection that it built. Misconfigured where the two do not match."""
+    """Announces a release with the collection that it built, upon which every worker loads it. Misconfigured where
+    the two do not match."""
     facts = read_facts(folder)
     client = client_of(settings)
     catalogue = await reindexing.read_catalogue(read_topics(client, [CATALOG_PAGES]))
@@ -228,22 +228,42 @@ async def prepare_release(settings: Settings, folder: Path, collection: str) -> 
         )
         await index.delete(collection, catalogue.deleted)  # since it was built; from now on the agent does it
     await _announce(client, "prepared", facts.release, collection)
-    return f"prepared {facts.release} with {collection}; next: streamproc release activate"
+    return (
+        f"prepared {facts.release} with {collection}; next: `streamproc release status` until every worker says ready, "
+        "then `streamproc release activate`"
+    )
 
 
-async def activate_release(settings: Settings) -> str:
-    """Makes the prepared release the active one. Misconfigured where none is prepared, or the pair broke since."""
+async def activate_release(settings: Settings, *, anyway: bool = False) -> str:
+    """Makes the prepared release the active one. Misconfigured where none is prepared, or the pair broke since;
+    Unavailable where a worker has not loaded it, unless `anyway`."""
     client = client_of(settings)
-    announced, _ = await _releases(client)
+    announced, reports = await _releases(client)
     prepared = announced.get("prepared")
     if prepared is None:
         raise Misconfigured("release", "none is prepared: streamproc release prepare FOLDER COLLECTION")
+    waiting = without_release(reports.values(), prepared.release)
+    if waiting and not anyway:
+        raise Unavailable("release", f"{prepared.release} is not loaded by {'; '.join(waiting)}; --anyway activates it")
     async with _index(settings) as index:
         there = await index.describe(prepared.collection)
     if there is None or there[0] != prepared.release:
         raise Misconfigured("release", f"{prepared.collection} is not a collection of {prepared.release} any more")
     await _announce(client, "active", prepared.release, prepared.collection)
     return f"active: {prepared.release} with {prepared.collection}"
+
+
+def without_release(reports: Collection[ReleaseReport], release: ReleaseId) -> tuple[str, ...]:
+    """A line per worker that has reported and does not have this release: its word on it, if any."""
+    words = {(report.agent, report.worker): report for report in reports if report.release == release}
+    lines = []
+    for agent, worker in sorted({(report.agent, report.worker) for report in reports}):
+        word = words.get((agent, worker))
+        if word is None:
+            lines.append(f"{agent} {worker} (has said nothing of it)")
+        elif word.status != "ready":
+            lines.append(f"{agent} {worker} ({word.status} {word.detail})")
+    return tuple(lines)
 
 
 async def release_status(settings: Settings) -> tuple[str, ...]:
@@ -282,13 +302,16 @@ async def _releases(client: KafkaClient) -> tuple[dict[str, ReleaseActivation], 
     announced: dict[str, ReleaseActivation] = {}
     reports: dict[str, ReleaseReport] = {}
     async for record in read_topics(client, [RELEASES]):
-        if record.value is None or record.key is None:
+        key = (record.key or b"").decode()
+        if record.value is None:
+            announced.pop(key, None)
+            reports.pop(key, None)
             continue
         message = wire.decode(record).message
         if isinstance(message, ReleaseActivation):
-            announced[record.key.decode()] = message
+            announced[key] = message
         elif isinstance(message, ReleaseReport):
-            reports[record.key.decode()] = message
+            reports[key] = message
     return announced, reports
 
 

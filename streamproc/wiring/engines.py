@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -86,10 +86,13 @@ class NoSpeech:
     def __init__(self) -> None:
         self.engine = {"speech": "off"}
 
-    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None, hint: str) -> Utterance | None:
         """None."""
-        del waveform, span, language
+        del waveform, span, language, hint
         return None
+
+    def close(self) -> None:
+        """Nothing to end."""
 
 
 class OneSided:
@@ -162,18 +165,19 @@ async def perceiving(
     from streamproc.adapters.voice_activity import SileroVoiceActivity
 
     transcriber = await asyncio.to_thread(load_transcriber, settings)
-    async with DecoderPool(children=settings.decoders) as pool:
-        opener: MediaOpener = pool if without is None else OneSided(pool, without=without)
-        yield Perceive(
-            opener=opener,
-            objects=objects,
-            voice=SileroVoiceActivity(),
-            transcriber=transcriber,
-            encoders=encoders,
-            history=history,
-            evidence=StoredFrames(objects),
-            frame_interval_ms=settings.frame_interval_ms,
-        )
+    with closing(transcriber):
+        async with DecoderPool(children=settings.decoders) as pool:
+            opener: MediaOpener = pool if without is None else OneSided(pool, without=without)
+            yield Perceive(
+                opener=opener,
+                objects=objects,
+                voice=SileroVoiceActivity(),
+                transcriber=transcriber,
+                encoders=encoders,
+                history=history,
+                evidence=StoredFrames(objects),
+                frame_interval_ms=settings.frame_interval_ms,
+            )
 
 
 def matching(index: ProductIndex, shelves: Shelves, releases: Releases, folders: ReleaseFolders) -> Match:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,7 +13,6 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from streamproc import wire
 from streamproc.adapters.chunk_history import KafkaChunkHistory
 from streamproc.adapters.faust_app import run_agent
 from streamproc.adapters.health import Health
@@ -22,25 +21,27 @@ from streamproc.adapters.kafka_client import KafkaClient
 from streamproc.adapters.kafka_outbox import KafkaOutbox
 from streamproc.adapters.latest_by_key import LatestByKey, LatestReleases, LatestShelves, shelves_by_version
 from streamproc.adapters.release_folders import ReleaseFolders
+from streamproc.adapters.release_watch import ReleaseWatch, reports_of
 from streamproc.adapters.state_topic import KafkaStateTopic
 from streamproc.adapters.stream_worker import StreamWorker
 from streamproc.adapters.topic_follower import TopicFollower
+from streamproc.adapters.topic_reader import read_topics
 from streamproc.adapters.worker_metrics import WorkerMetrics
 from streamproc.agents.index import Index
-from streamproc.core.release import ReleaseActivation, ReleaseReport
+from streamproc.core.embedding import ReleaseId
+from streamproc.core.release import ReleaseActivation
 from streamproc.embedded.child import Child
 from streamproc.errors import Misconfigured
 from streamproc.jobs.topics import partitions_of
-from streamproc.ports import AnyAgent
+from streamproc.ports import AnyAgent, Record, ReleaseFacts
 from streamproc.settings import Settings
 from streamproc.topics import LIVE_SHELVES, RELEASES
 from streamproc.topology import check, model
 from streamproc.wiring.engines import (
     REGISTRY,
     STAGE,
-    LoadedEncoders,
     SystemClock,
-    load_towers,
+    encoders_of,
     matching,
     milvus,
     object_store,
@@ -136,7 +137,7 @@ async def run_one(settings: Settings, name: str) -> None:
 class _Built:
     agent: AnyAgent
     followers: tuple[TopicFollower, ...] = ()  # partition by partition, with the input
-    companions: tuple[TopicFollower, ...] = ()
+    companions: tuple[TopicFollower | ReleaseWatch, ...] = ()
 
 
 @asynccontextmanager
@@ -149,31 +150,47 @@ async def _built(settings: Settings, name: str, client: KafkaClient, outbox: Kaf
         following = await stack.enter_async_context(TopicFollower(client, RELEASES, activations))
         await following.follow_all()
         releases, folders = LatestReleases(activations), ReleaseFolders(settings.release_dir)
+        await _take_back_reports(client, outbox, name, settings.worker_name)
+
+        def watch(load: Callable[[ReleaseId], ReleaseFacts]) -> ReleaseWatch:
+            return ReleaseWatch(
+                load,
+                loaded=folders.all(),
+                activations=activations,
+                outbox=outbox,
+                agent=name,
+                worker=settings.worker_name,
+            )
+
         if name == "match":
             index = await milvus(settings)
             stack.callback(index.close)
             latest = shelves_by_version()
             shelves = await stack.enter_async_context(TopicFollower(client, LIVE_SHELVES, latest))
+            watching = await stack.enter_async_context(watch(folders.find))
             agent = matching(index, LatestShelves(latest), releases, folders)
-            yield _Built(agent, followers=(shelves,), companions=(following, shelves))
+            yield _Built(agent, followers=(shelves,), companions=(following, shelves, watching))
             return
         objects = object_store(settings)
-        encoders = LoadedEncoders(await asyncio.to_thread(load_towers, settings, folders, objects), releases)
-        await _report(settings, name, folders, outbox)
+        encoders = encoders_of(settings, folders, objects, releases)
+        await asyncio.to_thread(encoders.load_all)
+        watching = await stack.enter_async_context(watch(encoders.load))
         if name == "index":
             index = await milvus(settings)
             stack.callback(index.close)
-            yield _Built(Index(index=index, encoders=encoders, releases=releases), companions=(following,))
+            yield _Built(Index(index=index, encoders=encoders, releases=releases), companions=(following, watching))
             return
         perceive: Any = await stack.enter_async_context(
             perceiving(settings, encoders=encoders, history=KafkaChunkHistory(client), objects=objects)
         )
-        yield _Built(perceive, companions=(following,))
+        yield _Built(perceive, companions=(following, watching))
 
 
-async def _report(settings: Settings, agent: str, folders: ReleaseFolders, outbox: KafkaOutbox) -> None:
-    """Tells the releases topic which towers are loaded here: what `release status` shows."""
-    for facts in folders.all():
-        worker = settings.worker_name
-        report = ReleaseReport(worker=worker, agent=agent, release=facts.release, status="ready", detail=facts.name)
-        await outbox.send(wire.encode(report, topic=RELEASES, key=f"worker/{agent}/{worker}"))
+async def _take_back_reports(client: KafkaClient, outbox: KafkaOutbox, agent: str, worker: str) -> None:
+    """What this worker said before it was killed is not true any more."""
+    said: dict[bytes, bool] = {}
+    async for record in read_topics(client, [RELEASES]):
+        if record.key is not None and record.key.startswith(reports_of(agent, worker).encode()):
+            said[record.key] = record.value is not None
+    for key in [key for key, stands in said.items() if stands]:
+        await outbox.send(Record(topic=RELEASES, key=key, value=None))

@@ -43,9 +43,8 @@ from streamproc.topics import LIVE_CANDIDATES, LIVE_CHUNKS, LIVE_CLIPS, LIVE_SHE
 from streamproc.topology import model
 from streamproc.wiring.engines import (
     STAGE,
-    LoadedEncoders,
     SystemClock,
-    load_towers,
+    encoders_of,
     matching,
     milvus,
     object_store,
@@ -207,7 +206,8 @@ async def memory_pipeline(settings: Settings, *, without: str | None = None) -> 
     with tempfile.TemporaryDirectory(prefix="streamproc-") as scratch:
         own = msgspec.structs.replace(settings, object_store=settings.object_store or Path(scratch).as_uri())
         objects = object_store(own)
-        encoders = LoadedEncoders(await asyncio.to_thread(load_towers, own, folders, objects), releases)
+        encoders = encoders_of(own, folders, objects, releases)
+        await asyncio.to_thread(encoders.load_all)
         history = MemoryChunkHistory(broker)
         async with perceiving(own, encoders=encoders, history=history, objects=objects, without=without) as perceive:
             agents: dict[str, Any] = {

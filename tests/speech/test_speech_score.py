@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamproc.adapters.speech_hint import hint_of, suits
+from streamproc.adapters.speech_hint import suits
 from streamproc.jobs.speech_score import Tally, align, plain_words, recalled, tally
 
 
@@ -44,15 +44,6 @@ def test_names_are_recalled_word_by_word_and_whole() -> None:
 
 def test_plain_words_keep_letters_and_characters() -> None:
     assert ["its", "a", "5", "0", "milk", "好", "吃"] == plain_words("It’s a 5.0 milk—好吃!")
-
-
-def test_a_hint_spreads_over_the_catalogue_and_does_not_depend_on_order() -> None:
-    titles = ["Arla Milk", "Arla Sour Milk", "Lemon", "Arla  Milk", "Garant Milk"]
-
-    assert hint_of(titles) == hint_of(reversed(titles))
-    assert {"arla", "sour", "milk", "lemon", "garant"} == set(plain_words(hint_of(titles)))
-    assert len(hint_of((f"Brand{i:03d}x thing" for i in range(500)), most_characters=100)) <= 101
-    assert "" == hint_of([])
 
 
 @pytest.mark.parametrize(

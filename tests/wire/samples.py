@@ -232,7 +232,7 @@ SAMPLES: Final[dict[str, Sample]] = {
     "report.v1": Sample(
         message=ReleaseReport(worker="perceive-0", agent="perceive", release=RELEASE, status="ready", detail="warm"),
         topic=topics.RELEASES,
-        key="worker/perceive/perceive-0",
+        key=f"worker/perceive/perceive-0/{RELEASE}",
     ),
     "mention.v1": Sample(
         message=ProductMention(
