@@ -105,7 +105,7 @@ def load_encoder(release_dir: str, images: PageImages, *, device: str, threads: 
     where its files are not what its digest says."""
     try:
         release = encoders.release.load(Path(release_dir) if release_dir else None, device=device, threads=threads)
-    except ReleaseRefused as error:
+    except (ReleaseRefused, OSError) as error:  # OSError: a file came or went while the folder was read
         raise Misconfigured("STREAMPROC_RELEASE_DIR", str(error)) from error
     return CopeEncoder(release, images)
 

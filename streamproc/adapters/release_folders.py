@@ -19,32 +19,59 @@ MANIFEST: Final = "release.json"
 
 
 class ReleaseFolders:
-    """ports.ReleaseBook over a folder that is a release or holds some; empty: what the package ships."""
+    """ports.ReleaseBook over a folder that is a release or holds some; empty: what the package ships.
+
+    Knows what was there at the start and what `find` found since; what is known stays so, though its folder goes.
+    """
 
     def __init__(self, root: str = "") -> None:
         """Reads every release.json there. Raises Misconfigured where there is none, or one that cannot be read."""
-        folder = Path(root) if root else shipped_releases()
-        found = [folder] if (folder / MANIFEST).is_file() else sorted(p.parent for p in folder.glob(f"*/{MANIFEST}"))
-        if not found:
-            raise Misconfigured(SETTING, f"{folder} holds no {MANIFEST}, nor does a folder in it")
+        self._root = Path(root) if root else shipped_releases()
         self._folders: dict[ReleaseId, Path] = {}
         self._facts: dict[ReleaseId, ReleaseFacts] = {}
-        for place in found:
-            facts = read_facts(place)
-            self._folders[facts.release] = place
-            self._facts[facts.release] = facts
+        for place in self._places():
+            self._know(place, read_facts(place))
+        if not self._facts:
+            raise Misconfigured(SETTING, f"{self._root} holds no {MANIFEST}, nor does a folder in it")
 
     def facts(self, release: ReleaseId) -> ReleaseFacts | None:
-        """What match uses of a release; None for one that is not here."""
+        """What match uses of a release; None for one that is not known here."""
         return self._facts.get(release)
 
-    def folder(self, release: ReleaseId) -> Path | None:
-        """Where its files are."""
-        return self._folders.get(release)
+    def folder(self, release: ReleaseId) -> Path:
+        """Where the files of a known release are. Raises KeyError for another."""
+        return self._folders[release]
 
     def all(self) -> tuple[ReleaseFacts, ...]:
-        """Every release here, in the order of their folders' names."""
+        """Every known release: those of the start in the order of their folders' names, then as they were found."""
         return tuple(self._facts.values())
+
+    def find(self, release: ReleaseId) -> ReleaseFacts:
+        """The facts of a release that may have come since the start. Reads the disk where it is not known yet, so
+        call it in a thread. Raises Misconfigured where it is not there, with what else is wrong in the folders."""
+        known = self._facts.get(release)
+        if known is not None:
+            return known
+        unreadable = []
+        for place in self._places():
+            try:
+                facts = read_facts(place)
+            except Misconfigured as why:
+                unreadable.append(f"; {why.detail}")
+                continue
+            if facts.release == release:
+                self._know(place, facts)
+                return facts
+        raise Misconfigured(SETTING, f"{self._root} does not hold {release}{''.join(unreadable)}")
+
+    def _places(self) -> list[Path]:
+        if (self._root / MANIFEST).is_file():
+            return [self._root]
+        return sorted(path.parent for path in self._root.glob(f"*/{MANIFEST}"))
+
+    def _know(self, place: Path, facts: ReleaseFacts) -> None:
+        self._folders[facts.release] = place  # before the facts: whoever has those may ask for the folder
+        self._facts[facts.release] = facts
 
 
 def read_facts(folder: Path) -> ReleaseFacts:

@@ -1,9 +1,11 @@
 """What the agents are built of."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import functools
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
@@ -11,7 +13,7 @@ from msgspec import Struct
 
 from streamproc.adapters.milvus_index import MilvusIndex
 from streamproc.adapters.object_store import FsspecObjectStore
-from streamproc.adapters.release_folders import ReleaseFolders
+from streamproc.adapters.release_folders import SETTING, ReleaseFolders
 from streamproc.agents.index import Index, IndexState
 from streamproc.agents.match import Match, MatchState
 from streamproc.agents.perceive import Perceive, SpeechState
@@ -21,13 +23,14 @@ from streamproc.core.embedding import ReleaseId
 from streamproc.core.span import Span
 from streamproc.core.spotting import StreamMentions
 from streamproc.core.transcript import Utterance
-from streamproc.errors import Unavailable
+from streamproc.errors import Misconfigured, Unavailable
 from streamproc.ports import (
     ChunkHistory,
     ClipEncoder,
     MediaOpener,
     PageEncoder,
     ProductIndex,
+    ReleaseFacts,
     Releases,
     Shelves,
     Transcriber,
@@ -59,24 +62,43 @@ class LoadedEncoder(ClipEncoder, PageEncoder, Protocol):
 
 
 class LoadedEncoders:
-    """The towers of every release at hand, loaded at start; which one is used is what the releases topic says."""
+    """The towers that were loaded here, kept while the process lives; which one is used is what the releases topic
+    says."""
 
-    def __init__(self, encoders: Mapping[ReleaseId, LoadedEncoder], releases: Releases) -> None:
-        self._encoders = encoders
+    def __init__(self, folders: ReleaseFolders, load: Callable[[Path], LoadedEncoder], releases: Releases) -> None:
+        self._folders = folders
+        self._load = load
         self._releases = releases
+        self._encoders: dict[ReleaseId, LoadedEncoder] = {}
+
+    def load(self, release: ReleaseId) -> ReleaseFacts:
+        """Loads the towers of a release, one that came to the disk after the start too. Takes seconds: call it in a
+        thread. Raises Misconfigured where it is not there, or its files are not what its digest says."""
+        facts = self._folders.find(release)
+        if release not in self._encoders:
+            encoder = self._load(self._folders.folder(release))
+            if encoder.release != release:
+                raise Misconfigured(SETTING, f"{self._folders.folder(release)} holds {encoder.release} by now")
+            self._encoders[release] = encoder
+        return facts
+
+    def load_all(self) -> None:
+        """Every release that is known now; like `load`."""
+        for facts in self._folders.all():
+            self.load(facts.release)
 
     def active(self) -> ClipEncoder:
-        """The live tower of the active release. Unavailable where none is active, or its files are not here."""
+        """The live tower of the active release. Unavailable where none is active, or it is not loaded."""
         active = self._releases.active()
         if active is None:
             raise Unavailable("releases", "no release is active: `streamproc release activate` names one")
         encoder = self._encoders.get(active.release)
         if encoder is None:
-            raise Unavailable("releases", f"{active.release} is active, and not among those in STREAMPROC_RELEASE_DIR")
+            raise Unavailable("releases", f"{active.release} is active and not loaded here: see `release status`")
         return encoder
 
     def of(self, release: str) -> PageEncoder | None:
-        """The page tower of a release, None where it is not here."""
+        """The page tower of a release, None where it is not loaded."""
         return self._encoders.get(release)
 
 
@@ -121,20 +143,19 @@ async def milvus(settings: Settings) -> MilvusIndex:
     return await asyncio.to_thread(MilvusIndex, settings.milvus_uri, token=settings.milvus_token)
 
 
-def load_towers(
-    settings: Settings, folders: ReleaseFolders, objects: FsspecObjectStore
-) -> dict[ReleaseId, LoadedEncoder]:
-    """The towers of every release at hand. Raises Misconfigured where a file was changed."""
+def load_tower(settings: Settings, objects: FsspecObjectStore, folder: Path) -> LoadedEncoder:
+    """The towers of the release in a folder. Raises Misconfigured where a file was changed."""
     from streamproc.adapters.cope_encoder import load_encoder
     from streamproc.adapters.page_images import StoredPageImages
 
-    images = StoredPageImages(objects)
-    return {
-        facts.release: load_encoder(
-            str(folders.folder(facts.release)), images, device=settings.device, threads=settings.threads
-        )
-        for facts in folders.all()
-    }
+    return load_encoder(str(folder), StoredPageImages(objects), device=settings.device, threads=settings.threads)
+
+
+def encoders_of(
+    settings: Settings, folders: ReleaseFolders, objects: FsspecObjectStore, releases: Releases
+) -> LoadedEncoders:
+    """The towers of the releases in `folders`, none loaded yet."""
+    return LoadedEncoders(folders, functools.partial(load_tower, settings, objects), releases)
 
 
 def load_transcriber(settings: Settings) -> Transcriber:
