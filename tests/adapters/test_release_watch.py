@@ -8,29 +8,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
 from streamproc import wire
 from streamproc.adapters.latest_by_key import LatestByKey
 from streamproc.adapters.memory import MemoryFollower, MemoryOutbox
 from streamproc.adapters.memory_broker import MemoryBroker
-from streamproc.adapters.release_folders import ReleaseFolders, read_facts, shipped_releases
+from streamproc.adapters.release_folders import ReleaseFolders
 from streamproc.adapters.release_watch import ReleaseWatch
 from streamproc.core.embedding import ReleaseId
 from streamproc.core.release import ReleaseActivation, ReleaseReport
 from streamproc.errors import Unavailable
 from streamproc.ports import Record, ReleaseFacts
 from streamproc.topics import RELEASES
+from tests.made_release import made_release
 from tests.worker_world import FixedClock, until
-
-
-def put_release(root: Path, name: str) -> ReleaseId:
-    """A release.json of its own digest, and nothing beside it: all that match reads."""
-    folder = root / name
-    folder.mkdir(parents=True)
-    manifest = msgspec.json.decode((shipped_releases() / "lite" / "release.json").read_bytes())
-    (folder / "release.json").write_bytes(msgspec.json.encode({**manifest, "name": name}))
-    return read_facts(folder).release
 
 
 @dataclass
@@ -89,7 +79,7 @@ async def watching(topic: Topic, folders: ReleaseFolders, *, retry_s: float = 60
 
 
 async def test_every_release_of_the_start_is_reported_and_leaving_takes_the_reports_back(tmp_path: Path) -> None:
-    releases = [put_release(tmp_path, name) for name in ("one", "two")]
+    releases = [made_release(tmp_path / name, weights=False) for name in ("one", "two")]
     topic = Topic()
     async with watching(topic, ReleaseFolders(str(tmp_path))):
         assert {release: ["ready"] for release in releases} == topic.reports()
@@ -98,10 +88,10 @@ async def test_every_release_of_the_start_is_reported_and_leaving_takes_the_repo
 
 
 async def test_a_release_that_came_after_the_start_is_loaded_when_it_is_prepared(tmp_path: Path) -> None:
-    old, topic = put_release(tmp_path, "old"), Topic()
+    old, topic = made_release(tmp_path / "old", weights=False), Topic()
     folders = ReleaseFolders(str(tmp_path))
     async with watching(topic, folders):
-        new = put_release(tmp_path, "new")
+        new = made_release(tmp_path / "new", weights=False)
         assert folders.facts(new) is None
         await topic.announce("active", old)
         await topic.announce("prepared", new)
@@ -116,8 +106,8 @@ async def test_a_release_that_came_after_the_start_is_loaded_when_it_is_prepared
 async def test_a_release_that_is_nowhere_is_refused_with_the_reason_and_loaded_when_announced_again(
     tmp_path: Path,
 ) -> None:
-    put_release(tmp_path / "releases", "old")
-    new, topic = put_release(tmp_path / "elsewhere", "new"), Topic()
+    made_release(tmp_path / "releases" / "old", weights=False)
+    new, topic = made_release(tmp_path / "elsewhere" / "new", weights=False), Topic()
     folders = ReleaseFolders(str(tmp_path / "releases"))
     (tmp_path / "releases" / "broken").mkdir()
     (tmp_path / "releases" / "broken" / "release.json").write_text("{")
@@ -135,8 +125,8 @@ async def test_a_release_that_is_nowhere_is_refused_with_the_reason_and_loaded_w
 
 
 async def test_a_folder_that_comes_after_its_announcement_is_found_without_another_one(tmp_path: Path) -> None:
-    put_release(tmp_path / "releases", "old")
-    new, topic = put_release(tmp_path / "elsewhere", "new"), Topic()
+    made_release(tmp_path / "releases" / "old", weights=False)
+    new, topic = made_release(tmp_path / "elsewhere" / "new", weights=False), Topic()
     async with watching(topic, ReleaseFolders(str(tmp_path / "releases")), retry_s=0.05):
         await topic.announce("active", new)
         await until(lambda: "refused" in topic.reports().get(new, []))
@@ -147,9 +137,9 @@ async def test_a_folder_that_comes_after_its_announcement_is_found_without_anoth
 
 
 async def test_loading_leaves_the_loop_free_and_a_broker_that_comes_back_gets_the_report(tmp_path: Path) -> None:
-    put_release(tmp_path, "old")
+    made_release(tmp_path / "old", weights=False)
     folders, topic, loads = ReleaseFolders(str(tmp_path)), Topic(), threading.Event()
-    new = put_release(tmp_path, "new")
+    new = made_release(tmp_path / "new", weights=False)
 
     def slow(release: ReleaseId) -> ReleaseFacts:
         assert loads.wait(timeout=60)

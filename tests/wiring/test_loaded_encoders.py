@@ -8,21 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streamproc.adapters.release_folders import ReleaseFolders, read_facts, shipped_releases
+from streamproc.adapters.release_folders import ReleaseFolders
 from streamproc.core.catalog import ProductPage
 from streamproc.core.embedding import ReleaseId
 from streamproc.core.release import ReleaseActivation
 from streamproc.errors import Misconfigured, Unavailable
 from streamproc.settings import read_settings
 from streamproc.wiring.engines import encoders_of, object_store
-
-
-def renamed_lite(folder: Path, name: str) -> ReleaseId:
-    """The shipped release under another name, hence another digest, in `folder`."""
-    shutil.copytree(shipped_releases() / "lite", folder)
-    manifest = msgspec.json.decode((folder / "release.json").read_bytes())
-    (folder / "release.json").write_bytes(msgspec.json.encode({**manifest, "name": name}))
-    return read_facts(folder).release
+from tests.made_release import made_release
 
 
 class Said:
@@ -42,11 +35,11 @@ class Said:
 
 async def test_a_release_that_comes_later_serves_beside_the_running_one(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(read_settings(os.environ), object_store=(tmp_path / "objects").as_uri())
-    old, said = renamed_lite(tmp_path / "releases" / "old", "old"), Said()
+    old, said = made_release(tmp_path / "releases" / "old"), Said()
     encoders = encoders_of(settings, ReleaseFolders(str(tmp_path / "releases")), object_store(settings), said)
     encoders.load_all()
     running = encoders.of(old)
-    new = renamed_lite(tmp_path / "releases" / "new", "new")
+    new = made_release(tmp_path / "releases" / "new")
     said.release = new
     with pytest.raises(Unavailable, match="not loaded here"):
         encoders.active()
@@ -64,10 +57,11 @@ async def test_a_release_that_comes_later_serves_beside_the_running_one(tmp_path
 def test_a_folder_whose_release_was_replaced_or_changed_is_refused(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(read_settings(os.environ), object_store=(tmp_path / "objects").as_uri())
     place = tmp_path / "releases" / "one"
-    old = renamed_lite(place, "old")
+    old = made_release(place)
     encoders = encoders_of(settings, ReleaseFolders(str(tmp_path / "releases")), object_store(settings), Said())
     shutil.rmtree(place)
-    new = renamed_lite(place, "new")
+    new = made_release(tmp_path / "another")
+    shutil.move(tmp_path / "another", place)
     with pytest.raises(Misconfigured, match="by now"):
         encoders.load(old)
 
