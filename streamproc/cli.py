@@ -310,6 +310,48 @@ def mentions_tail(since: datetime | None, form: str, once: bool) -> None:
     _run(verbs.tail(_settings(quiet=True), since=since, form=form, follow=not once, say=click.echo))
 
 
+@commands.group()
+def evidence() -> None:
+    """The frames that mentions name: kept 7 days, 90 where a mention cites them."""
+
+
+@evidence.command("get")
+@click.argument("stream_id", metavar="STREAM")
+@click.argument("ref")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def evidence_get(stream_id: str, ref: str, out: Path) -> None:
+    """Writes the frame of a `ref` (sha256:…) as a JPEG; exit 1 where it is gone.
+
+    Example: streamproc evidence get room-7 sha256:7ae4… frame.jpg
+    """
+    out.write_bytes(_run(verbs.evidence_of(_settings(quiet=True)).get(stream_id, ref)))
+
+
+@evidence.command("sweep")
+@FORMAT
+def evidence_sweep(form: str) -> None:
+    """Removes the frames whose day has come. Run it daily: what a mention cites is read from product.mentions, which
+    forgets after 30 days.
+
+    Example: streamproc evidence sweep
+    """
+    swept = _run(verbs.sweep_evidence(_settings(quiet=True)))
+    if form == "json":
+        _figures(swept)
+    else:
+        click.echo(f"{swept.removed} removed, {swept.prolonged} kept on because mentions cite them")
+
+
+@evidence.command("delete")
+@click.argument("stream_id", metavar="STREAM")
+def evidence_delete(stream_id: str) -> None:
+    """Removes every frame of a stream, cited or not.
+
+    Example: streamproc evidence delete room-7
+    """
+    click.echo(f"{_run(verbs.evidence_of(_settings(quiet=True)).forget(stream_id))} frames removed")
+
+
 # --- topics, picture, health ------------------------------------------------------------------------------------
 
 

@@ -216,7 +216,7 @@ class ClipEncoders(Protocol):
 class FrameStore(Protocol):
     """Where evidence frames go."""
 
-    async def keep(self, pixels: NDArray[np.uint8]) -> str:
+    async def keep(self, pixels: NDArray[np.uint8], *, stream_id: str) -> str:
         """Stores one frame, (H, W, C) RGB, and returns its content address, `sha256:<hex>`. Raises Unavailable."""
         ...
 

@@ -106,6 +106,61 @@ class FsspecObjectStore:
             raise BadMessage("media_limits", f"bytes: more than {self._max_bytes}")
         return content
 
+    # --- files with names of their own ---
+
+    async def write(self, name: str, content: bytes) -> None:
+        """A file under the root, the folders above it included. Raises Unavailable."""
+        await self._off_loop(lambda: self._write(self._at(name), content), what="put")
+
+    async def read_whole(self, name: str) -> bytes | None:
+        """A file under the root, None where there is none. Raises Unavailable."""
+
+        def read() -> bytes | None:
+            try:
+                return self._read(self._at(name), self._max_bytes)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+        return await self._off_loop(read, what="get")
+
+    async def names(self, folder: str) -> tuple[str, ...]:
+        """What lies directly in a folder under the root, sorted; nothing where it is not there. Raises Unavailable."""
+
+        def listed() -> tuple[str, ...]:
+            files = self._file_system(self.root)
+            files.invalidate_cache()  # others write too
+            try:
+                paths: list[str] = files.ls(self._at(folder), detail=False)
+            except (FileNotFoundError, NotADirectoryError):
+                return ()
+            return tuple(sorted(posixpath.basename(path.rstrip("/")) for path in paths))
+
+        return await self._off_loop(listed, what="list")
+
+    async def move(self, name: str, to: str) -> None:
+        """A file under the root gets another name there. Raises Unavailable."""
+
+        def moved() -> None:
+            files = self._file_system(self.root)
+            files.makedirs(posixpath.dirname(self._at(to)), exist_ok=True)
+            files.mv(self._at(name), self._at(to))
+
+        await self._off_loop(moved, what="move")
+
+    async def remove(self, folder: str) -> None:
+        """A folder under the root with all that is in it; harmless where it is not there. Raises Unavailable."""
+
+        def removed() -> None:
+            files = self._file_system(self.root)
+            files.invalidate_cache()
+            if files.exists(self._at(folder)):
+                files.rm(self._at(folder), recursive=True)
+
+        await self._off_loop(removed, what="remove")
+
+    def _at(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
     # --- blocking, in a thread ---
 
     def _file_system(self, uri: str) -> Any:

@@ -1,4 +1,4 @@
-"""Pictures in and out: the packshots of pages, and the frames that people may look at."""
+"""The packshots of pages."""
 
 import asyncio
 import io
@@ -8,20 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from streamproc.core.chunk import MediaRef
 from streamproc.errors import BadMessage
 
 MAX_PIXELS: Final = 40_000_000  # a packshot of 8000 x 5000
 LONGEST_SIDE: Final = 1024  # larger packshots are scaled down: towers take 224 to 260 px
-JPEG_QUALITY: Final = 80
 
 
 class Objects(Protocol):
     """What is needed of an object store."""
 
     async def read(self, uri: str) -> bytes: ...
-
-    async def put(self, content: bytes, *, content_type: str) -> MediaRef: ...
 
 
 class StoredPageImages:
@@ -41,20 +37,6 @@ class StoredPageImages:
                 raise BadMessage("unusable_page", f"there is no image at {uri}") from bad
             raise
         return await asyncio.to_thread(decode_image, content, uri)
-
-
-class StoredFrames:
-    """ports.FrameStore: JPEGs under their content address."""
-
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
-
-    async def keep(self, pixels: NDArray[np.uint8]) -> str:
-        """Stores one frame, (H, W, C) RGB, and returns `sha256:<hex>`. Raises Unavailable."""
-        out = io.BytesIO()
-        Image.fromarray(pixels).save(out, "JPEG", quality=JPEG_QUALITY)
-        ref = await self._objects.put(out.getvalue(), content_type="image/jpeg")
-        return f"sha256:{ref.sha256}"
 
 
 def decode_image(content: bytes, name: str) -> NDArray[np.uint8]:

@@ -242,23 +242,18 @@ class Perceive:
                 SpokenVector(span=u.span, text=u.text, language=u.language, words=u.words, vector=pack(vector))
                 for u, vector in zip(utterances, spoken, strict=True)
             ),
-            frames=await self._keep_evidence(media),
+            frames=await self._keep_evidence(chunk.stream_id, media.frames),
             speech_lost="audio_expired" if expired else None,
             lost=lost,
         )
 
-    async def _keep_evidence(self, media: ClipMedia) -> tuple[EvidenceFrame, ...]:
+    async def _keep_evidence(self, stream_id: str, frames: ClipFrames) -> tuple[EvidenceFrame, ...]:
         """The first frame and the one in the middle: what a person is shown who asks why."""
-        count = len(media.frames.at_ms)
-        if self._evidence is None or not count:
+        if self._evidence is None or not frames.at_ms:
             return ()
-        chosen = sorted({0, count // 2})[:EVIDENCE_FRAMES]
-        return tuple(
-            [
-                EvidenceFrame(at_ms=media.frames.at_ms[i], ref=await self._evidence.keep(media.frames.pixels[i]))
-                for i in chosen
-            ]
-        )
+        chosen = sorted({0, len(frames.at_ms) // 2})[:EVIDENCE_FRAMES]
+        refs = [await self._evidence.keep(frames.pixels[index], stream_id=stream_id) for index in chosen]
+        return tuple(EvidenceFrame(at_ms=frames.at_ms[index], ref=ref) for index, ref in zip(chosen, refs, strict=True))
 
 
 async def _seen(encoder: ClipEncoder, frames: ClipFrames) -> tuple[Vector, ...]:

@@ -13,11 +13,13 @@ import msgspec
 from msgspec import Struct
 
 from streamproc import wire
+from streamproc.adapters.evidence_frames import Cited, EvidenceFrames, Swept
 from streamproc.adapters.jsonl import mention_line, read_pages, read_shelves, write_mentions
 from streamproc.adapters.kafka_admin import KafkaAdmin
 from streamproc.adapters.kafka_client import KafkaClient
 from streamproc.adapters.kafka_outbox import KafkaOutbox
 from streamproc.adapters.milvus_index import MilvusIndex
+from streamproc.adapters.object_store import FsspecObjectStore
 from streamproc.adapters.release_folders import ReleaseFolders, read_facts
 from streamproc.adapters.topic_reader import read_topics
 from streamproc.core.catalog import Shelf
@@ -43,6 +45,9 @@ from streamproc.topics import (
 )
 from streamproc.topology import check, draw, model
 from streamproc.wiring.engines import REGISTRY, SystemClock, load_tower, milvus, object_store, spotting
+
+SWEEP_DEADLINE_S: Final = 600.0
+"""For one folder: a store may take its time over the frames of a day."""
 
 
 def client_of(settings: Settings) -> KafkaClient:
@@ -120,6 +125,25 @@ async def ingest(settings: Settings, source: str, *, stream_id: str, shop_id: st
         return await ingesting(
             source, sink, stream_id=stream_id, shop_id=shop_id, realtime=realtime, store=object_store(settings)
         )
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------
+
+
+def evidence_of(settings: Settings) -> EvidenceFrames:
+    """The frames in the store that the settings name; a large folder may take it a while."""
+    store = FsspecObjectStore(settings.object_store_url, deadline_s=SWEEP_DEADLINE_S)
+    return EvidenceFrames(store, SystemClock())
+
+
+async def sweep_evidence(settings: Settings) -> Swept:
+    """Frames whose day has come go, but those that a mention on product.mentions cites."""
+    cited = set()
+    async for record in read_topics(client_of(settings), [PRODUCT_MENTIONS]):
+        mention = wire.decode(record).message
+        if isinstance(mention, ProductMention):
+            cited |= {Cited(stream_id=mention.stream_id, ref=frame.ref) for frame in mention.evidence.frames}
+    return await evidence_of(settings).sweep(cited)
 
 
 # --- reading what is said ---------------------------------------------------------------------------------------

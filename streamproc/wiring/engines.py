@@ -182,7 +182,7 @@ async def perceiving(
 ) -> AsyncIterator[Perceive]:
     """The agent that opens media, with its decoding children and its models."""
     from streamproc.adapters.decoder_pool import DecoderPool
-    from streamproc.adapters.page_images import StoredFrames
+    from streamproc.adapters.evidence_frames import EvidenceFrames
     from streamproc.adapters.voice_activity import SileroVoiceActivity
 
     transcriber = await asyncio.to_thread(load_transcriber, settings)
@@ -196,7 +196,7 @@ async def perceiving(
                 transcriber=transcriber,
                 encoders=encoders,
                 history=history,
-                evidence=StoredFrames(objects),
+                evidence=EvidenceFrames(objects, SystemClock()),
                 frame_interval_ms=settings.frame_interval_ms,
             )
 

@@ -143,7 +143,7 @@ class Shown:
 
 
 class Frames:
-    async def keep(self, pixels: NDArray[np.uint8]) -> str:
+    async def keep(self, pixels: NDArray[np.uint8], *, stream_id: str) -> str:
         return f"sha256:{pixels.shape}"
 
 
