@@ -99,7 +99,10 @@ class Agent(Protocol[S]):
         """The state of a key that was never seen."""
         ...
 
-    async def step(self, state: S, delivery: Delivery) -> Step[S]: ...
+    async def step(self, state: S, delivery: Delivery) -> Step[S]:
+        """What one input gives. May be cancelled at the worker's deadline and called again. Raises BadMessage,
+        Unavailable."""
+        ...
 
     async def lost(self, state: S, delivery: Delivery, reason: str) -> Step[S]:
         """What a dead-lettered input leaves behind (perceive: a clip without vectors). Must not raise BadMessage."""
@@ -168,7 +171,7 @@ class VoiceSpans:
 
     state: bytes  # model and endpoint state after it; small, JSON-safe once base64
     closed: tuple[Span, ...]  # utterances that ended within it, in stream time, in order
-    open_since_ms: int | None  # where the utterance begins that is still going on, or None
+    open_since_ms: int | None  # stream time at which the utterance begins that still goes on; None: nobody speaks
 
 
 class VoiceActivity(Protocol):
@@ -202,15 +205,21 @@ class ClipEncoder(Protocol):
     engine: dict[str, str]
     hint: str  # the release's product and brand words, for the transcriber
 
-    async def encode_frames(self, frames: ClipFrames) -> tuple[Vector, ...]: ...
+    async def encode_frames(self, frames: ClipFrames) -> tuple[Vector, ...]:
+        """One unit vector, (dim,), per frame, in order; a frame's does not depend on what else is encoded."""
+        ...
 
-    async def encode_utterances(self, texts: Sequence[str]) -> tuple[Vector, ...]: ...
+    async def encode_utterances(self, texts: Sequence[str]) -> tuple[Vector, ...]:
+        """One unit vector, (dim,), per text, in order."""
+        ...
 
 
 class ClipEncoders(Protocol):
     """The live towers at hand; a swap takes effect at the next chunk."""
 
-    def active(self) -> ClipEncoder: ...
+    def active(self) -> ClipEncoder:
+        """The tower of the active release. Raises Unavailable where none is active, or it is not loaded yet."""
+        ...
 
 
 class FrameStore(Protocol):
@@ -281,15 +290,21 @@ class ProductIndex(Protocol):
 class Shelves(Protocol):
     """The newest shelf of each room, as far as this worker has read."""
 
-    def of(self, stream_id: str) -> Shelf | None: ...
+    def of(self, stream_id: str) -> Shelf | None:
+        """None for a room without a shelf: the whole catalogue may be reported."""
+        ...
 
 
 class Releases(Protocol):
     """What the releases topic says, followed outside the consumer group."""
 
-    def active(self) -> ReleaseActivation | None: ...
+    def active(self) -> ReleaseActivation | None:
+        """What clips are made and ranked with; None before the first activation."""
+        ...
 
-    def prepared(self) -> ReleaseActivation | None: ...
+    def prepared(self) -> ReleaseActivation | None:
+        """What is to be loaded, and its collection kept up to date; the active one again once it was activated."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +330,9 @@ class ReleaseBook(Protocol):
 class Clock(Protocol):
     """Wall clock, for headers and silence only; never for a decision that replay must repeat."""
 
-    def now(self) -> datetime: ...
+    def now(self) -> datetime:
+        """UTC, with its zone."""
+        ...
 
 
 AnyAgent = Agent[Any]

@@ -6,6 +6,7 @@ from streamproc import wire
 from streamproc.adapters.kafka_client import KafkaClient, read_to
 from streamproc.core.chunk import LiveChunk
 from streamproc.errors import BadMessage
+from streamproc.ports import Record
 from streamproc.topics import LIVE_CHUNKS
 
 
@@ -25,12 +26,16 @@ class KafkaChunkHistory:
         async with self._client.consumer() as consumer:
             place = TopicPartition(LIVE_CHUNKS, partition)
             async for record in read_to(consumer, place, end_offset, start=first_offset):
-                if record.key != stream_id.encode():
-                    continue
-                try:
-                    message = wire.decode(record).message
-                except BadMessage:
-                    continue  # it has its dead letter
-                if isinstance(message, LiveChunk):
-                    found.append((record.offset, message))
+                found += chunk_in(record, stream_id)
         return tuple(found)
+
+
+def chunk_in(record: Record, stream_id: str) -> tuple[tuple[int, LiveChunk], ...]:
+    """(offset, chunk) of a record of live.chunks; nothing where it is another stream's, or no chunk."""
+    if record.key != stream_id.encode():
+        return ()
+    try:
+        message = wire.decode(record).message
+    except BadMessage:
+        return ()  # it has its dead letter
+    return ((record.offset, message),) if isinstance(message, LiveChunk) else ()

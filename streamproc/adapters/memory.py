@@ -6,13 +6,12 @@ from typing import Any, Final
 
 import structlog
 
-from streamproc import wire
+from streamproc.adapters.chunk_history import chunk_in
 from streamproc.adapters.latest_by_key import LatestByKey
 from streamproc.adapters.memory_broker import MemoryBroker
 from streamproc.adapters.remembered import NewestStates
 from streamproc.adapters.stream_worker import StreamWorker, TopicPartition
 from streamproc.core.chunk import LiveChunk
-from streamproc.errors import BadMessage
 from streamproc.ports import Ack, Record
 from streamproc.topics import LIVE_CHUNKS
 
@@ -74,16 +73,9 @@ class MemoryChunkHistory:
         self, partition: int, *, stream_id: str, first_offset: int, end_offset: int
     ) -> tuple[tuple[int, LiveChunk], ...]:
         """As far as the broker still keeps them; what is no chunk is passed over."""
-        found: list[tuple[int, LiveChunk]] = []
-        for record in self._broker.partition_log(LIVE_CHUNKS, partition):
-            if first_offset <= record.offset < end_offset and record.key == stream_id.encode():
-                try:
-                    message = wire.decode(record).message
-                except BadMessage:
-                    continue  # it has its dead letter
-                if isinstance(message, LiveChunk):
-                    found.append((record.offset, message))
-        return tuple(found)
+        log = self._broker.partition_log(LIVE_CHUNKS, partition)
+        asked = [record for record in log if first_offset <= record.offset < end_offset]
+        return tuple(found for record in asked for found in chunk_in(record, stream_id))
 
 
 class MemoryRunner:

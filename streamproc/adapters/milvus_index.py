@@ -23,6 +23,9 @@ QUERY_LIMIT: Final = 16_384  # rows a query returns at most
 IDS_PER_FILTER: Final = 500
 FIELDS: Final = ["page_id", "product_id", "part", "ordinal", "title", "shop_id", "category", "embedding"]
 ROWS_PER_UPSERT: Final = 2_000
+CALM: Final = {"grpc.keepalive_time_ms": 310_000}
+"""gRPC servers end an idle connection that pings more often than every 5 minutes (too_many_pings), and the call that
+comes then fails; pymilvus pings every 10 s."""
 MARKER: Final = "#release"  # no page id can be it: rows of pages are "page#part#ordinal"
 
 
@@ -39,7 +42,7 @@ class MilvusIndex:
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="milvus")
         with _translated(uri):
-            self._client = MilvusClient(uri=uri, token=token, timeout=timeout_s)
+            self._client = MilvusClient(uri=uri, token=token, timeout=timeout_s, grpc_options=CALM)
         self._loaded: set[str] = set()
         self._built_by: dict[str, ReleaseId] = {}
 

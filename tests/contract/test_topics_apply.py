@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,12 +38,6 @@ class MemoryTopics:
     async def change(self, topic: str, settings: dict[str, str]) -> None:
         present = self.there[topic]
         self.there[topic] = replace(present, settings={**present.settings, **settings})
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as kafka:
-        yield kafka
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.slow)])
