@@ -116,6 +116,6 @@ def multiplies_bf16(device: torch.device) -> bool:
     """Whether the device has instructions for bf16. A CPU without them emulates it: a Linear layer of ViT-B took six
     times as long as in fp32 (AMD EPYC with AVX2, one thread)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     found = torch.cpu.get_capabilities()
     return any(bool(found.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 import torch
@@ -29,6 +29,9 @@ from encoders.cope.samples import Samples
 from encoders.cope.shards import read_shards
 from encoders.cope.task import CopeTask
 from encoders.errors import ConfigRefused, TrainingStopped
+
+if TYPE_CHECKING:
+    from encoders.board import Board
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 
@@ -55,7 +58,7 @@ def train(config: CopeConfig, data: Path, out: Path, *, steps: int | None = None
             draws, backbone.look, backbone.tokenise, frames=config.frames, parts=config.batch.accumulate,
             seed=config.seed,
         )  # fmt: skip
-        with Diary(config, out, samples) as diary:
+        with Diary(config, out, first) as diary:
             for found in steps_of(dataset, first, last, workers=config.data.workers):
                 learner.forget()
                 terms = task.gradients(found.parts, found.step)
@@ -103,20 +106,21 @@ def ranks() -> Iterator[torch.device]:
 
 
 class Diary:
-    """What rank 0 writes down of every step: losses, pictures that could not be read, TensorBoard events."""
+    """What rank 0 writes down of every step from `first` on: losses, pictures that could not be read, TensorBoard
+    events."""
 
-    def __init__(self, config: CopeConfig, out: Path, samples: Samples) -> None:
-        self.config, self.out, self.samples = config, out, samples
-        self._losses: Any = None
-        self._board: Any = None
+    def __init__(self, config: CopeConfig, out: Path, first: int) -> None:
+        self.config, self.out, self.first = config, out, first
+        self._losses: IO[str] | None = None
+        self._board: Board | None = None
 
     def __enter__(self) -> Diary:
         if rank() == 0:
             self._losses = (self.out / "losses.jsonl").open("a", encoding="utf-8")
             if self.config.tensorboard:
-                from torch.utils.tensorboard import SummaryWriter
+                from encoders.board import Board
 
-                self._board = SummaryWriter(str(self.out / "tensorboard"))
+                self._board = Board(self.out, first=self.first)
         return self
 
     def write(self, found: StepData, terms: dict[str, float]) -> None:
@@ -129,8 +133,7 @@ class Diary:
             with (self.out / "unreadable.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": found.step, "pictures": found.unreadable}) + "\n")
         if self._board is not None:
-            for name, value in terms.items():
-                self._board.add_scalar(name, value, found.step)
+            self._board.write(found.step, terms)
 
     def __exit__(self, *_: object) -> None:
         for part in (self._losses, self._board):

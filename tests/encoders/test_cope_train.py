@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from encoders.board import Board
 from encoders.cli import main as encoders_main
 from encoders.cope import evaluate, task
 from encoders.cope.backbone import build_towers
@@ -88,6 +90,17 @@ def test_a_run_that_was_cut_short_goes_on_exactly(rope: Path, tmp_path: Path) ->
     for whole, cut in zip(losses(tmp_path / "whole"), losses(tmp_path / "cut"), strict=True):
         assert whole == pytest.approx(cut, abs=1e-6)
     assert ["00000004"] == [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()]
+
+
+def test_a_run_that_goes_on_shows_every_step_once_in_tensorboard(tmp_path: Path) -> None:
+    for first, last in ((0, 5), (3, 6)):  # the first run got two steps further than its checkpoint
+        board = Board(tmp_path, first=first)
+        for step in range(first, last):
+            board.write(step, {"loss": float(first)})
+        board.close()
+
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [(0, 0.0), (1, 0.0), (2, 0.0), (3, 3.0), (4, 3.0), (5, 3.0)] == [(one.step, one.value) for one in shown]
 
 
 def test_parts_have_the_gradient_of_the_whole_batch(rope: Path) -> None:
