@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
+    args.command = shlex.join(["python", "-m", "encoders", *(sys.argv[1:] if argv is None else argv)])
     if args.verb is None:
         parser.print_help()
         return 2
@@ -124,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--clothing", type=Path, help="folder of photos that are on no page")
     evaluate.add_argument("--unseen", type=Path, help="file of product ids that were never trained on")
     evaluate.add_argument("--json", type=Path, help="also write the figures here")
+    evaluate.add_argument("--plots", type=Path, help="also draw them into this folder")
+    evaluate.add_argument("--card", action="store_true", help="also write figures and model card into the release")
     evaluate.add_argument("--vectors", type=Path, help="also write query.npz and gallery.npz for the bench here")
     evaluate.add_argument(
         "--fail-under",
@@ -132,6 +136,35 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="exit 1 if a retrieval figure, such as R@1, is lower",
     )
+
+    folds = verb(
+        "folds",
+        "train and measure once per fold of the photos; mean and each",
+        f"--preset lite --data {grocery} --out runs/folds",
+        _folds,
+    )
+    _config_arguments(folds)
+    folds.add_argument("--data", type=Path, required=True, help="folder in the grocery layout")
+    folds.add_argument("--out", type=Path, required=True, help="folder of the runs; unfinished ones there go on")
+    folds.add_argument("--cache", type=Path, help="folder of the views, shared between runs (default OUT/views)")
+    folds.add_argument("--count", type=_positive, default=5, help="how many folds")
+
+    card = verb("card", "write the model card of a release from its figures", "--release runs/lite/release", _card)
+    _release_argument(card)
+    card.add_argument("--figures", type=Path, help="what evaluate --json wrote (default: figures.json of the release)")
+    card.add_argument(
+        "--beside",
+        type=_beside,
+        action="append",
+        default=[],
+        metavar="NAME=FIGURES",
+        help="also tell what another release showed of products it was not trained on (evaluate --unseen)",
+    )
+
+    speed = verb("speed", "pictures a second of the image path on one core", "--rounds 20", _speed)
+    _release_argument(speed)
+    speed.add_argument("--rounds", type=_positive, default=20, help="how often each engine has its turn")
+    speed.add_argument("--json", type=Path, help="also write the figures here")
 
     calibrate = verb(
         "calibrate",
@@ -237,7 +270,7 @@ def _adapt(args: argparse.Namespace, progress: Progress) -> int:
 
 def _evaluate(args: argparse.Namespace, progress: Progress) -> int:
     from encoders.evaluate import evaluate, table, write_vectors
-    from encoders.release import load
+    from encoders.release import load, shipped
 
     gates = [_gate(text) for text in args.fail_under]
     if None in gates:
@@ -255,14 +288,57 @@ def _evaluate(args: argparse.Namespace, progress: Progress) -> int:
         report=progress,
     )
     progress.close()
+    result["command"] = args.command
     sys.stdout.write(table(result) + "\n")
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if args.vectors:
         write_vectors(args.vectors, query, gallery)
+    if args.plots:
+        from encoders.plots import write_plots
+
+        write_plots(result, args.plots)
+    if args.card:
+        from encoders.card import card_of
+
+        card_of(args.release or shipped("lite"), result)
     _say({"R@1": result["retrieval"]["R@1"], "release": release.digest})
     missed = [name for name, least in (gate for gate in gates if gate) if result["retrieval"].get(name, 0.0) < least]
     return 1 if missed else 0
+
+
+def _folds(args: argparse.Namespace, progress: Progress) -> int:
+    tune_process()
+    from encoders.folds import table, train_folds
+
+    result = train_folds(_config(args), args.data, args.out, count=args.count, cache=args.cache, report=progress)
+    progress.close()
+    sys.stdout.write(table(result) + "\n")
+    _say({name: result[name] for name in ("mean", "deviation")})
+    return 0
+
+
+def _card(args: argparse.Namespace, progress: Progress) -> int:
+    from encoders.card import write_card
+    from encoders.release import FIGURES, shipped
+
+    folder = args.release or shipped("lite")
+    _say({"card": str(write_card(folder, args.figures or folder / FIGURES, beside=dict(args.beside)))})
+    return 0
+
+
+def _speed(args: argparse.Namespace, progress: Progress) -> int:
+    tune_process()
+    from encoders.release import shipped
+    from encoders.speed import speed, table
+
+    result = speed(args.release or shipped("lite"), rounds=args.rounds, report=progress)
+    progress.close()
+    sys.stdout.write(table(result) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    _say({shape: result[shape] for shape in ("square", "wide")})
+    return 0
 
 
 def _calibrate(args: argparse.Namespace, progress: Progress) -> int:
@@ -335,6 +411,13 @@ def _gate(text: str) -> tuple[str, float] | None:
         return name, float(value)
     except ValueError:
         return None
+
+
+def _beside(text: str) -> tuple[str, Path]:
+    name, found, path = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError("NAME=FIGURES")
+    return name, Path(path)
 
 
 def _positive(text: str) -> int:

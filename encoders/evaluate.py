@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from encoders.ablation import ABLATIONS, ablation
+from encoders.directions import directions, one_shot_within
 from encoders.errors import DataRefused
 from encoders.grocery import Photo, Product, read_grocery, split_photos
 from encoders.measure import (
@@ -17,11 +20,14 @@ from encoders.measure import (
     calibration_error,
     known_or_unknown,
     off_shelf,
+    product_interval,
     product_scores,
     ranks_and_precision,
+    reliability,
     retrieval,
     retrieval_intervals,
     shares,
+    trade_off,
 )
 from encoders.pictures import read_picture
 from encoders.release import Release
@@ -86,34 +92,47 @@ def evaluate(
     split: str = "val",
     photos: Path | None = None,
     holdout: float | None = None,
+    fold: tuple[int, int] | None = None,
     clothing: Path | None = None,
     unseen: Sequence[str] = (),
     report: Report,
 ) -> tuple[dict[str, Any], Labelled, Labelled]:
     """Figures of a release on photos of the grocery layout, as plain JSON values; and the query and gallery vectors.
 
-    `holdout` takes the held-out share of the split instead of all of it; `photos` another folder of photos.
+    `holdout` takes the held-out share of the split instead of all of it, `fold` the k-th of n folds; `photos` another
+    folder of photos. Raises DataRefused.
     """
     grocery = read_grocery(data, split, photos=photos)
-    chosen = grocery.photos if holdout is None else split_photos(grocery.photos, holdout=holdout)[1]
+    chosen = grocery.photos
+    if holdout is not None or fold is not None:
+        chosen = split_photos(grocery.photos, holdout=holdout or 0.0, fold=fold)[1]
     gallery = page_gallery(release, grocery.products, report)
     query = live_vectors(release, chosen, report)
     result: dict[str, Any] = {
         "release": release.digest,
+        "split": str(photos or split),
         "photos": len(query.labels),
         "photo_products": len(set(query.labels)),
         "pages": len(grocery.products),
         "retrieval": retrieval(query, gallery.image),
         "retrieval_95": retrieval_intervals(query, gallery.image),
+        "kinds": kinds(query, gallery.image, [_kind(photo) for photo in chosen]),
+        "directions": directions({"P": gallery.image, "L": query}),
+        "one_shot_live": one_shot_within(query),
+        "ablation": ablation(release, grocery.products, query, gallery.image, gallery.text, report),
         "off_shelf": off_shelf(query, gallery.image),
         "calibration": calibration_figures(release, query, gallery.image),
-        "worst": worst(query, gallery.image),
+        "worst": worst(query, gallery.image, grocery.products),
+        "products": by_product(query, gallery.image),
+        "curves": {"reliability": reliability_curve(release, query, gallery.image)},
     }
     if unseen:
         result |= unseen_figures(query, gallery.image, np.array(sorted(unseen)))
     if clothing is not None:
         strangers = stranger_vectors(release, clothing, None, report)
         result["clothing"] = known_or_unknown(query, gallery.image, strangers)
+        best = [(rows @ gallery.image.vectors.T).max(axis=1) for rows in (query.vectors, strangers)]
+        result["curves"]["clothing"] = trade_off(best[0], best[1])
     return result, query, gallery.image
 
 
@@ -138,19 +157,60 @@ def unseen_figures(query: Labelled, gallery: Labelled, unseen: np.ndarray[Any, A
 
 def calibration_figures(release: Release, query: Labelled, gallery: Labelled) -> dict[str, float]:
     """Expected calibration error of the best product's share with the whole catalogue as gallery: with the release's
-    calibration, and of the bare cosine."""
+    calibration, and of the bare cosine, which is what there was before."""
+    cosine, told, right = _best(release, query, gallery)
+    return {"ECE": calibration_error(told, right), "ECE of the cosine": calibration_error(cosine, right)}
+
+
+def reliability_curve(release: Release, query: Labelled, gallery: Labelled) -> dict[str, list[list[float]]]:
+    """[told, came true, how many] by bin, of the calibrated share and of the bare cosine."""
+    cosine, told, right = _best(release, query, gallery)
+    curves = {"calibrated": reliability(told, right), "cosine": reliability(cosine, right)}
+    return {name: np.stack(curve, axis=1).tolist() for name, curve in curves.items()}
+
+
+def _best(
+    release: Release, query: Labelled, gallery: Labelled
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Of the best product of each query (N,): its cosine, its calibrated share, and whether it is right."""
     scores, products = product_scores(query, gallery)
     seen = release.calibration.seen
     told = shares(scores, temperature=seen.temperature, unknown_score=seen.unknown_score)[:, :-1]
     right = products[scores.argmax(axis=1)] == query.labels
-    return {
-        "ECE": calibration_error(told.max(axis=1), right),
-        "ECE of the cosine": calibration_error(np.clip(scores.max(axis=1), 0, 1), right),
-    }
+    return np.clip(scores.max(axis=1), 0, 1), told.max(axis=1), right
 
 
-def worst(query: Labelled, gallery: Labelled, *, count: int = 8) -> list[dict[str, Any]]:
-    """The products with the lowest R@1, and what they are taken for most often."""
+def kinds(query: Labelled, gallery: Labelled, kind_of: Sequence[str]) -> dict[str, Any]:
+    """R@1 by kind of product, with 95 % intervals over products. `kind_of` names the kind of each query, (N,)."""
+    ranks, _ = ranks_and_precision(query, gallery)
+    told = np.array(kind_of)
+    result = {}
+    for kind in np.unique(told):
+        mine = told == kind
+        hits, owners = ranks[mine] == 1, query.labels[mine]
+        result[str(kind)] = {
+            "R@1": float(hits.mean()),
+            "R@1 95": product_interval(hits, owners),
+            "photos": int(mine.sum()),
+        }
+    return result
+
+
+def _kind(photo: Photo) -> str:
+    """Fruit, Packages or Vegetables: the folder below the split."""
+    folders = photo.key.split("/")
+    return folders[1] if len(folders) > 2 else "all"
+
+
+def by_product(query: Labelled, gallery: Labelled) -> dict[str, float]:
+    """R@1 of each product's queries."""
+    ranks, _ = ranks_and_precision(query, gallery)
+    return {str(product): float(np.mean(ranks[query.labels == product] == 1)) for product in np.unique(query.labels)}
+
+
+def worst(query: Labelled, gallery: Labelled, pages: Sequence[Product], *, count: int = 8) -> list[dict[str, Any]]:
+    """The products with the lowest R@1, and what they are taken for most often, with their titles."""
+    title = {page.product_id: page.title for page in pages}
     scores, products = product_scores(query, gallery)
     told = products[scores.argmax(axis=1)]
     rows: list[dict[str, Any]] = []
@@ -158,7 +218,16 @@ def worst(query: Labelled, gallery: Labelled, *, count: int = 8) -> list[dict[st
         mine = told[query.labels == product]
         wrong, times = np.unique(mine[mine != product], return_counts=True)
         taken = str(wrong[times.argmax()]) if len(wrong) else None
-        rows.append({"product_id": str(product), "R@1": float(np.mean(mine == product)), "taken_for": taken})
+        rows.append(
+            {
+                "product_id": str(product),
+                "title": title[str(product)],
+                "R@1": float(np.mean(mine == product)),
+                "photos": len(mine),
+                "taken_for": taken,
+                "taken_for_title": title[taken] if taken else None,
+            }
+        )
     return sorted(rows, key=lambda row: float(row["R@1"]))[:count]
 
 
@@ -166,11 +235,29 @@ def table(result: dict[str, Any]) -> str:
     """The figures for people."""
     lines = [f"{result['photos']} photos of {result['photo_products']} products, {result['pages']} pages"]
     for name, value in result["retrieval"].items():
-        low, high = result["retrieval_95"][name]
-        lines.append(f"  {name:<28}{value:6.3f}   95 % {low:.3f} to {high:.3f}")
+        lines.append(_row(name, value, result["retrieval_95"][name]))
+    for kind, one in result["kinds"].items():
+        lines.append(_row(f"{kind}: R@1", one["R@1"], one["R@1 95"]))
+    for direction, one in result["directions"]["directions"].items():
+        figures, shot = one["retrieval"], one["one-shot"]
+        lines.append(_row(f"{direction}: R@1", figures["R@1"], figures["R@1 95"]) + f"   mAP {figures['mAP']:.3f}")
+        lines.append(_row(f"{direction}: one-shot", shot["top-1"]) + f"   sd   {shot['deviation']:.3f}")
+    shot = result["one_shot_live"]
+    lines.append(_row("live to live: one-shot", shot["top-1"]) + f"   sd   {shot['deviation']:.3f}")
+    for name in ABLATIONS:
+        one = result["ablation"][name]
+        lines.append(_row(f"{name}: R@1", one["R@1"], one["R@1 95"]))
     for part in ("unseen", "mixed", "off_shelf", "clothing", "calibration"):
         for name, value in result.get(part, {}).items():
-            lines.append(f"  {f'{part}: {name}':<28}{value:6.3f}")
+            lines.append(_row(f"{part}: {name}", value))
     for row in result["worst"]:
-        lines.append(f"  worst: {row['product_id']} R@1 {row['R@1']:.2f}, taken for {row['taken_for']}")
+        lines.append(
+            f"  worst: {row['product_id']} {row['title']}, R@1 {row['R@1']:.2f}, "
+            f"taken for {row['taken_for']} {row['taken_for_title']}"
+        )
     return "\n".join(lines)
+
+
+def _row(name: str, value: float, interval: Sequence[float] | None = None) -> str:
+    told = "" if interval is None else f"   95 % {interval[0]:.3f} to {interval[1]:.3f}"
+    return f"  {name:<34}{value:6.3f}{told}"

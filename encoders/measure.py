@@ -136,11 +136,30 @@ def shares(scores: NDArray[np.float64], *, temperature: float, unknown_score: fl
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
+class Reliability(NamedTuple):
+    """What was told and what came true in each of equally wide bins of confidence, empty ones left out, (B,)."""
+
+    confidence: NDArray[np.float64]
+    frequency: NDArray[np.float64]
+    rows: NDArray[np.int64]
+
+
+def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], *, bins: int = 15) -> Reliability:
+    """Means over the rows (N,) of each bin."""
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    _, owner, rows = np.unique(place, return_inverse=True, return_counts=True)
+    means = [np.bincount(owner, values) / rows for values in (confidence, right)]
+    return Reliability(means[0], means[1], rows)
+
+
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], *, bins: int = 15) -> float:
     """Expected calibration error: mean gap between confidence and frequency over equally wide bins."""
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    total = 0.0
-    for b in np.unique(place):
-        here = place == b
-        total += float(abs(confidence[here].mean() - right[here].mean()) * here.sum())
-    return total / max(1, len(confidence))
+    told = reliability(confidence, right, bins=bins)
+    return float((np.abs(told.confidence - told.frequency) * told.rows).sum() / max(1, len(confidence)))
+
+
+def trade_off(known: NDArray[np.floating], strange: NDArray[np.floating]) -> list[tuple[float, float]]:
+    """Points of the ROC curve: (share of the strange let in, share of the known let in) where 0, 1, .. 100 % of the
+    known are."""
+    thresholds = np.quantile(known, np.linspace(1, 0, 101), method="lower")
+    return [(float(np.mean(strange >= at)), float(np.mean(known >= at))) for at in thresholds]

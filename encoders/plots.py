@@ -46,8 +46,8 @@ def _retrieval(axes: Axes, figures: Mapping[str, Any]) -> None:
         rows.append((name, one["R@1"], one["R@1 95"]))
     rows.reverse()
     values = [value for _, value, _ in rows]
-    below = [value - low for _, value, (low, _) in rows]
-    above = [high - value for _, value, (_, high) in rows]
+    below = [max(0.0, value - low) for _, value, (low, _) in rows]
+    above = [max(0.0, high - value) for _, value, (_, high) in rows]
     axes.errorbar(values, range(len(rows)), xerr=[below, above], fmt="o", capsize=3)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set_xlabel("share right; bars are 95 % intervals over products")

@@ -53,7 +53,9 @@ def test_wrong_use_is_told_and_ends_with_2(shop: Path, tmp_path: Path, capsys: p
     assert 2 == main([])
 
 
-@pytest.mark.parametrize("verb", ["train", "adapt", "evaluate", "calibrate", "export", "hint", "holdout"])
+@pytest.mark.parametrize(
+    "verb", ["train", "adapt", "evaluate", "folds", "card", "speed", "calibrate", "export", "hint", "holdout"]
+)
 def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])

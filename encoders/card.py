@@ -1,0 +1,228 @@
+"""The model card of a release: what it is, how good it is, what it is bad at. Written from its evaluation alone.
+
+figures.json (what `evaluate` found) and MODEL_CARD.md (this page) may lie in the folder of a release. Nothing loads
+them, and the digest leaves them out: a release is measured after it is made.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from encoders.errors import ReleaseRefused
+from encoders.release import CARD, FIGURES, Manifest, digest_of, verified, write_atomically
+
+WIDTH = 120  # of a line of text
+
+
+def write_card(folder: Path, figures: Path, *, beside: Mapping[str, Path] | None = None) -> Path:
+    """Writes the card of a release from the figures in a file; returns the card's path.
+
+    `beside` adds, under names that say how they came about, the figures of other releases about products they were not
+    trained on. Raises ReleaseRefused where figures are missing or of another release.
+    """
+    told = read_figures(figures)
+    others = dict(told.get("beside", {}))
+    for name, path in (beside or {}).items():
+        found = read_figures(path)
+        try:
+            others[name] = {part: found[part] for part in ("release", "unseen", "mixed")}
+        except KeyError as error:
+            raise ReleaseRefused(path, f"has no {error}: evaluate it with --unseen") from error
+    return card_of(folder, told | {"beside": others} if others else told)
+
+
+def card_of(folder: Path, figures: Mapping[str, Any]) -> Path:
+    """Puts the figures into the folder of their release and writes its card; returns the card's path. Raises
+    ReleaseRefused where they are of another release."""
+    manifest = verified(folder)
+    if figures.get("release") != digest_of(manifest):
+        raise ReleaseRefused(folder, f"is {digest_of(manifest)}, but the figures are of {figures.get('release')}")
+    page = card(manifest, figures)
+    write_atomically(folder / FIGURES, json.dumps(figures, indent=2).encode() + b"\n")
+    write_atomically(folder / CARD, page.encode())
+    return folder / CARD
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    """What `evaluate --json` wrote. Raises ReleaseRefused."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise ReleaseRefused(path, error.strerror or str(error)) from error
+    except msgspec.MsgspecError as error:
+        raise ReleaseRefused(path, str(error)) from error
+
+
+def card(manifest: Manifest, figures: Mapping[str, Any]) -> str:
+    """The page, Markdown. The same release and figures give the same page."""
+    parts = [
+        f"# Model card: `{manifest.name}`\n\nWritten by `python -m encoders card` from figures.json beside it; edit "
+        f"neither.\nDigest of the release: `{figures['release']}`.",
+        _what(manifest),
+        _data(manifest),
+        _figures(figures),
+        _weak(figures),
+        _unknown(figures),
+        _new_products(figures),
+        _use(manifest),
+    ]
+    blocks = "\n\n".join(parts).split("\n\n")
+    return "\n\n".join(block if block[0] in "#| " else textwrap.fill(block, WIDTH) for block in blocks) + "\n"
+
+
+def _what(manifest: Manifest) -> str:
+    vision = manifest.training.get("config", {}).get("vision", {})
+    sizes = ", ".join(f"{'x'.join(map(str, size))} ({shape})" for shape, size in _sizes(manifest))
+    encoder = manifest.text_encoder
+    return f"""## What it is
+
+Two towers into one space of {manifest.dim} numbers of unit length, for finding which product of a catalogue a live
+stream shows or speaks of. Pictures: {vision.get("backbone", "an image tower")}, fine-tuned, at {sizes} pixels
+(height x width), by OpenVINO in float32. Words: `{encoder.package}` {encoder.version} as it comes,
+behind a trained projection. It is not a CLIP: it knows the kinds of product it was trained on, and sentences about
+their pages."""
+
+
+def _sizes(manifest: Manifest) -> list[tuple[str, tuple[int, int]]]:
+    told = manifest.preprocessing
+    return [("square", told.square), ("wide", told.wide), ("tall", told.tall)]
+
+
+def _data(manifest: Manifest) -> str:
+    training = manifest.training
+    data = training.get("config", {}).get("data", {})
+    held = data.get("holdout")
+    rows = "\n".join(f"| {name} | {licence} |" for name, licence in sorted(manifest.licences.items()))
+    return f"""## Data and licences
+
+Trained on the split `{data.get("split")}` without the {held:.0%} of each product's photos that calibration needs
+(sha256 over all of it: `{training.get("data_sha256")}`). The grocery photos were taken by hand in Swedish shops; the
+packshots come from a retailer's site and show brands.
+
+| part | licence |
+|---|---|
+{rows}"""
+
+
+def _figures(figures: Mapping[str, Any]) -> str:
+    rows = [
+        ("photo to page, " + name, value, figures["retrieval_95"][name]) for name, value in figures["retrieval"].items()
+    ]
+    rows += [(f"photo to page, R@1, {kind}", one["R@1"], one["R@1 95"]) for kind, one in figures["kinds"].items()]
+    back = figures["directions"]["directions"]["P2L"]["retrieval"]
+    rows.append(("page to photo, R@1 (a right photo comes first)", back["R@1"], back["R@1 95"]))
+    for name, text in (
+        ("frames only", "one photo alone, R@1"),
+        ("words only", "one sentence alone, R@1"),
+        ("both", "both together, R@1"),
+    ):
+        one = figures["ablation"][name]
+        rows.append((text, one["R@1"], one["R@1 95"]))
+    table = "\n".join(f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |" for name, value, (low, high) in rows)
+    shot, weights = figures["one_shot_live"], figures["ablation"]["weights"]
+    error = figures["calibration"]
+    return f"""## Figures
+
+{figures["photos"]} hand-held photos of {figures["photo_products"]} products (`{figures["split"]}`) against the pages of
+all {figures["pages"]} products. Intervals: whole products drawn with replacement.
+
+    {figures["command"]}
+
+| | | 95 % |
+|---|---|---|
+{table}
+
+One-shot (one photo of each product as its prototype, the other photos to the nearest): {shot["top-1"]:.3f}, standard
+deviation {shot["deviation"]:.3f} over {shot["draws"]} draws.
+
+The {figures["ablation"]["sentences"]} sentences are written ones in ways of talking that training did not have, half of
+them naming the product, half telling a fact of its page word for word; nothing is misheard in them. "Both" adds the
+logarithms of both sides' shares, frames with weight {weights["frames"]:.2f} and words with {weights["words"]:.2f}, as
+the mention rule weighs them.
+
+Calibration error (ECE, 15 bins) of the share that the best product gets: {error["ECE"]:.3f}; of the bare cosine
+{error["ECE of the cosine"]:.3f}. That is for single photos with the whole catalogue as gallery; for streams see
+README.md."""
+
+
+def _weak(figures: Mapping[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {row['title']} ({row['product_id']}) | {row['R@1']:.2f} of {row['photos']} photos | "
+        f"{row['taken_for_title'] or ''} |"
+        for row in figures["worst"]
+    )
+    by_kind = sorted(figures["kinds"].items(), key=lambda kind: float(kind[1]["R@1"]))
+    told = ", ".join(f"{kind} {one['R@1']:.3f}" for kind, one in by_kind)
+    return f"""## What it is bad at
+
+What looks alike. R@1 by kind, worst first: {told}. The products it misses most, and what it takes them for:
+
+| product | right | taken for |
+|---|---|---|
+{rows}
+
+A packshot that shows the product otherwise than the photo does (cut fruit against whole, one against a pile) is a
+frequent reason. All photos are from shops of one country; other goods, other light and other languages were not
+measured."""
+
+
+def _unknown(figures: Mapping[str, Any]) -> str:
+    shelf = figures["off_shelf"]
+    lines = [
+        "## The unknown\n",
+        "How well the best cosine tells what is on the shelf from what is not (AUROC; FPR@95 is the share of unknown "
+        "pictures let in where 95 % of the known are):\n",
+        "| unknown | AUROC | FPR@95 |",
+        "|---|---|---|",
+        f"| other products of the catalogue, shelves of 20 | {shelf['AUROC']:.3f} | {shelf['FPR@95']:.3f} |",
+        f"| the same, when their pages may be looked at | {shelf['AUROC with catalogue']:.3f} | "
+        f"{shelf['FPR@95 with catalogue']:.3f} |",
+    ]
+    if "clothing" in figures:
+        clothing = figures["clothing"]
+        lines.append(f"| clothing, no page at all | {clothing['AUROC']:.3f} | {clothing['FPR@95']:.3f} |")
+    return "\n".join(lines)
+
+
+def _new_products(figures: Mapping[str, Any]) -> str:
+    told = """## Products that it was not trained on
+
+A new page can be searched at once. It is found less often than a trained one and loses against trained pages that look
+like it; `python -m encoders adapt` teaches a release new pages, without photos of them."""
+    others = figures.get("beside", {})
+    if not others:
+        return f"{told} How much is lost was not measured on this release, which has met every product of the data set."
+    rows = "\n".join(
+        f"| {name} | {one['unseen']['R@1']:.3f} | {one['mixed']['new R@1']:.3f} | {one['mixed']['trained R@1']:.3f} | "
+        f"{one['mixed']['harmonic']:.3f} |"
+        for name, one in others.items()
+    )
+    return f"""{told} Measured on releases made in the same way without some products' photos (R@1; "new" and
+"trained" with all pages in the gallery):
+
+| release | among new pages only | new | trained | harmonic mean |
+|---|---|---|---|---|
+{rows}"""
+
+
+def _use(manifest: Manifest) -> str:
+    seen, spoken = manifest.calibration.seen, manifest.calibration.spoken
+    return f"""## Use
+
+    from encoders.release import load
+    release = load(Path("…/{manifest.name}"))          # every file is checked against its sha256 first
+    release.encode_frames(frames)                  # uint8 (F, H, W, 3) RGB -> (F, {manifest.dim})
+    release.encode_page(title, description, images)
+
+A frame is of a product with the share it gets in a soft-max of cosine / {seen.temperature:g} over the shelf and a
+constant {seen.unknown_score:g} for the unknown (words: / {spoken.temperature:g}, {spoken.unknown_score:g}); below
+{manifest.calibration.threshold:g} it is of no product. These were fitted on photos that training left out.
+
+To adapt it to new pages: `python -m encoders adapt --release FOLDER --data CATALOGUE --out RUN`; to photos of other
+shops: `python -m encoders train`, then `calibrate`. It is not for recognising people, or anything about them."""
