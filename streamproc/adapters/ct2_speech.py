@@ -13,17 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamproc.adapters.cpu_instructions import vector_instructions
-from streamproc.adapters.heard_words import (
-    SURE,
-    Doubts,
-    Hearing,
-    TimedWord,
-    is_believable,
-    is_foreign,
-    of_the_two,
-    repeats_itself,
-    utterance_of,
-)
+from streamproc.adapters.heard_words import Doubts, Hearing, TimedWord, utterance_of
+from streamproc.adapters.second_attempts import Attempts, settled
 from streamproc.adapters.simplified_chinese import CHINESE, SimplifiedChinese
 from streamproc.adapters.speech_hint import suits
 from streamproc.adapters.speech_window import (
@@ -167,27 +158,26 @@ class Ct2Speech:
         hearings = self._decode(heard, languages, caps, [job.hint for job in jobs])
         return [self._settle(*each) for each in zip(jobs, heard, hearings, strict=True)]
 
-    def _settle(self, job: _Job, encoded: Any, hearing: Hearing) -> Utterance | None:
-        """Second thoughts about one hearing: another language, another window, or nothing at all."""
+    def _settle(self, job: _Job, encoded: NDArray[np.float32], first: Hearing) -> Utterance | None:
         samples, cap = job.waveform.samples, token_cap(job.waveform.samples)
-        if job.language is not None and is_foreign(hearing, self._doubts):
-            language, sure = self._detect(encoded, job.language)
-            if language != job.language and sure > SURE and len(samples) > SAMPLE_RATE_HZ:
-                hearing = self._decode([encoded], [language], [cap], [job.hint])[0]
-        if repeats_itself(hearing, self._doubts):
-            # Without the hint: where there is nothing to hear, the model repeats the hint instead.
-            encoded = self._encode(samples, FULL_S)
-            hearing = self._decode([encoded], [hearing.language], [cap], [""])[0]
-            if repeats_itself(hearing, self._doubts) or hearing.mean_logprob < self._doubts.second_logprob:
-                return None
-        elif suits(job.hint, hearing.language) and hearing.mean_logprob < self._doubts.hinted_logprob:
-            believed = of_the_two(hearing, self._decode([encoded], [hearing.language], [cap], [""])[0], self._doubts)
-            if believed is None:
-                return None
-            hearing = believed
-        if not is_believable(hearing, self._doubts):
+        attempts = Attempts(
+            in_full=lambda: self._encode(samples, FULL_S),
+            likeliest=self._detect,
+            decode=lambda window, language, hint: self._decode([window], [language], [cap], [hint])[0],
+        )
+        believed = settled(
+            first,
+            encoded,
+            attempts,
+            kept=job.language,
+            hint=job.hint,
+            seconds=len(samples) / SAMPLE_RATE_HZ,
+            doubts=self._doubts,
+        )
+        if believed is None:
             return None
-        words = off_the_pauses(self._align(encoded, hearing, len(samples)), samples)
+        hearing, window = believed
+        words = off_the_pauses(self._align(window, hearing, len(samples)), samples)
         return utterance_of(words, start_ms=job.waveform.start_ms, span=job.span, language=hearing.language)
 
     def _encode(self, samples: NDArray[np.float32], window_s: int) -> NDArray[np.float32]:

@@ -11,17 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamproc.adapters.cpu_instructions import vector_instructions
-from streamproc.adapters.heard_words import (
-    SURE,
-    Doubts,
-    Hearing,
-    TimedWord,
-    is_believable,
-    is_foreign,
-    of_the_two,
-    repeats_itself,
-    utterance_of,
-)
+from streamproc.adapters.heard_words import Doubts, Hearing, TimedWord, utterance_of
+from streamproc.adapters.second_attempts import Attempts, settled
 from streamproc.adapters.simplified_chinese import CHINESE, SimplifiedChinese
 from streamproc.adapters.speech_hint import suits
 from streamproc.adapters.speech_window import (
@@ -111,24 +102,25 @@ class WhisperSpeech:
         self._torch.set_num_threads(1)  # bits depend on it, and spinning threads cost twice the CPU
         samples, seconds = waveform.samples, window_of(waveform.samples)
         mel = self._mel(samples, seconds)
-        hearing = self._decode(mel, language or self._detect(mel, "")[0], samples, hint)
-        if language is not None and is_foreign(hearing, self._doubts):
-            likelier, sure = self._detect(mel, language)
-            if likelier != language and sure > SURE and len(samples) > SAMPLE_RATE_HZ:
-                hearing = self._decode(mel, likelier, samples, hint)
-        if repeats_itself(hearing, self._doubts):
-            mel = self._mel(samples, FULL_S)
-            hearing = self._decode(mel, hearing.language, samples, "")
-            if repeats_itself(hearing, self._doubts) or hearing.mean_logprob < self._doubts.second_logprob:
-                return None
-        elif suits(hint, hearing.language) and hearing.mean_logprob < self._doubts.hinted_logprob:
-            believed = of_the_two(hearing, self._decode(mel, hearing.language, samples, ""), self._doubts)
-            if believed is None:
-                return None
-            hearing = believed
-        if not is_believable(hearing, self._doubts):
+        first = self._decode(mel, language or self._detect(mel, "")[0], samples, hint)
+        attempts = Attempts(
+            in_full=lambda: self._mel(samples, FULL_S),
+            likeliest=self._detect,
+            decode=lambda window, likeliest, told: self._decode(window, likeliest, samples, told),
+        )
+        believed = settled(
+            first,
+            mel,
+            attempts,
+            kept=language,
+            hint=hint,
+            seconds=len(samples) / SAMPLE_RATE_HZ,
+            doubts=self._doubts,
+        )
+        if believed is None:
             return None
-        words = off_the_pauses(self._align(mel, hearing, len(samples)), samples)
+        hearing, window = believed
+        words = off_the_pauses(self._align(window, hearing, len(samples)), samples)
         return utterance_of(words, start_ms=waveform.start_ms, span=span, language=hearing.language)
 
     def _model_for(self, mel: Any) -> Any:

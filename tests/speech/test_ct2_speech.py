@@ -53,16 +53,6 @@ async def test_a_runaway_is_tried_again_in_the_window_that_whisper_was_trained_o
     assert heard is not None
 
 
-@pytest.mark.slow
-async def test_a_runaway_in_every_window_is_nothing(speech: Ct2Speech, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = speech._decode
-    monkeypatch.setattr(
-        speech, "_decode", lambda *given, **more: [replace(h, capped=True) for h in decode(*given, **more)]
-    )
-
-    assert await hear(speech, recording(AUSTEN_SHORT), "en") is None
-
-
 async def test_what_breaks_on_the_thread_reaches_the_one_who_asked(
     speech: Ct2Speech, monkeypatch: pytest.MonkeyPatch
 ) -> None:
