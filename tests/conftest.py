@@ -1,9 +1,13 @@
-"""What all tests need: compiled modules are kept, for many tests start processes of their own."""
+"""What all tests need: compiled modules are kept, and the fast suite runs on several cores."""
 
 import os
 import sys
+from typing import Final
 
 import pytest
+
+FAST: Final = "not slow"
+MOST_WORKERS: Final = 4  # about 1 GB each
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -14,3 +18,11 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = str(config.rootpath / ".pytest_cache" / "bytecode")
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = folder
         sys.dont_write_bytecode = False
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker per core, up to four, for the whole fast suite. None for a few chosen tests, which loading everything
+    twice would only slow down, nor for the slow ones: they measure, and fill the cores with processes of their own.
+    """
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0))) if whole and config.option.markexpr == FAST else 0
