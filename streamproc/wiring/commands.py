@@ -286,7 +286,8 @@ def without_release(reports: Collection[ReleaseReport], release: ReleaseId) -> t
         if word is None:
             lines.append(f"{agent} {worker} (has said nothing of it)")
         elif word.status != "ready":
-            lines.append(f"{agent} {worker} ({word.status} {word.detail})")
+            told = f"{word.status}: {word.detail}" if word.detail else word.status
+            lines.append(f"{agent} {worker} ({told})")
     return tuple(lines)
 
 
