@@ -223,19 +223,24 @@ def shipped(name: str) -> Path:
 def verified(folder: Path) -> Manifest:
     """release.json of a folder, after every file was found to be what it says. Raises ReleaseRefused."""
     manifest = read_manifest(folder)
+    check_files(folder, manifest.files)
+    if read_calibration(folder) != (manifest.calibration, manifest.mention_rule):
+        raise ReleaseRefused(folder / CALIBRATION, "differs from what release.json repeats of it")
+    _check_sentences(manifest, folder)
+    return manifest
+
+
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Raises ReleaseRefused unless a folder holds just these files, each with its sha256."""
     present = {entry.name for entry in folder.iterdir()} - {MANIFEST, FIGURES, CARD}
-    for name in sorted(present - set(manifest.files)):
+    for name in sorted(present - set(files)):
         raise ReleaseRefused(folder / name, "is not listed in release.json")
-    for name, expected in sorted(manifest.files.items()):
+    for name, expected in sorted(files.items()):
         if name not in present or not (folder / name).is_file():
             raise ReleaseRefused(folder / name, "is missing")
         found = file_sha256(folder / name)
         if found != expected:
             raise ReleaseRefused(folder / name, f"was changed: sha256 {found[:12]}…, not {expected[:12]}…")
-    if read_calibration(folder) != (manifest.calibration, manifest.mention_rule):
-        raise ReleaseRefused(folder / CALIBRATION, "differs from what release.json repeats of it")
-    _check_sentences(manifest, folder)
-    return manifest
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -287,14 +292,14 @@ def write_hint(folder: Path, hint: str) -> str:
     return write_manifest(folder, msgspec.structs.replace(read_manifest(folder), hint=hint or msgspec.UNSET))
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> str:
+def write_manifest(folder: Path, manifest: msgspec.Struct) -> str:
     """Writes release.json and returns the digest."""
     content = msgspec.json.encode(manifest)
     write_atomically(folder / MANIFEST, msgspec.json.format(content, indent=2) + b"\n")
     return digest_of(manifest)
 
 
-def digest_of(manifest: Manifest) -> str:
+def digest_of(manifest: msgspec.Struct) -> str:
     """`sha256:` and 64 hex digits over the canonical form of release.json, which holds the sha256 of all files."""
     return f"sha256:{hashlib.sha256(msgspec.json.encode(manifest, order='sorted')).hexdigest()}"
 

@@ -70,6 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", help="prefix of ROPE's files")
     evaluate.add_argument("--json", type=Path, help="also write the figures here")
 
+    export = verb("export", "pack a run of preset cope as a release", "--run runs/cope --out releases/cope", _export)
+    export.add_argument("--run", dest="folder", type=Path, required=True, help="folder that train wrote")
+    export.add_argument("--out", type=Path, required=True, help="folder of the release")
+    export.add_argument("--release", metavar="NAME", help="name of the release (default: that of the config)")
+    export.add_argument(
+        "--licence", action="append", default=[], metavar="PART=LICENCE", help="of weights or data it was made from"
+    )
+
     shards = verb("shards", "pack a data set into WebDataset shards", "--data ROPE --out shards", _shards)
     shards.add_argument("--config", type=Path, help="training config that says how --data is read")
     shards.add_argument("--data", type=Path, required=True, help="data set")
@@ -101,6 +109,14 @@ def _evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return {name: value for name, value in result.items() if name != "directions"}
+
+
+def _export(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    from encoders.cope.release import pack_cope
+
+    licences = {part: licence for part, _, licence in (told.partition("=") for told in args.licence)}
+    digest = pack_cope(args.folder, args.out, name=args.release, licences=licences)
+    return {"release": str(args.out), "digest": digest}
 
 
 def _shards(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:

@@ -39,7 +39,8 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 def train(config: CopeConfig, data: Path, out: Path, *, steps: int | None = None, report: Report) -> Path:
     """Trains on the data set and returns the file of the averaged weights, OUT/towers.safetensors.
 
-    Also writes OUT/config.json, OUT/losses.jsonl, OUT/unreadable.jsonl, checkpoints and, if asked, TensorBoard events.
+    Also writes OUT/config.json, OUT/run.json, OUT/losses.jsonl, OUT/unreadable.jsonl, checkpoints and, if asked,
+    TensorBoard events.
     A run that was cut short goes on exactly where its last checkpoint was. `steps` stops it before the schedule does.
     Under torchrun every rank calls this. Raises ConfigRefused, DataRefused, WeightsRefused and TrainingStopped.
     """
@@ -73,6 +74,9 @@ def train(config: CopeConfig, data: Path, out: Path, *, steps: int | None = None
         weights = out / "towers.safetensors"
         if rank() == 0:
             replaced(out / "config.json", lambda path: path.write_bytes(msgspec.json.encode(config)))
+            told = {"products_sha256": about, "products": len(samples.products), "steps": last}
+            told |= {"seed": config.seed, "torch": str(torch.__version__), "ranks": world()}
+            replaced(out / "run.json", lambda path: path.write_bytes(msgspec.json.encode(told)))
             replaced(weights, lambda path: save_file(tensors(learner.average), path))
         return weights
 
