@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encoders.config import TrainingConfig
+from encoders.config import TrainingConfig, Vision
 from encoders.errors import ReleaseRefused
 from encoders.export import load_tower
 from encoders.pictures import Shape
@@ -71,10 +71,10 @@ def table(result: dict[str, Any]) -> str:
 def _torch(folder: Path, manifest: Manifest, pictures: NDArray[np.uint8]) -> Take:
     """The trained tower on pictures of its own size, in batches as large as the release's."""
     try:
-        config = msgspec.convert(manifest.training["config"], TrainingConfig)
+        vision = msgspec.convert(manifest.training["config"]["vision"], Vision)
     except (KeyError, msgspec.ValidationError) as error:
         raise ReleaseRefused(folder / MANIFEST, f"does not say how its towers were trained: {error}") from error
-    tower = load_tower(config, folder / "image.safetensors")
+    tower = load_tower(TrainingConfig(dim=manifest.dim, vision=vision), folder / "image.safetensors")
     batch, told = manifest.image_batch, manifest.preprocessing
 
     @torch.inference_mode()

@@ -7,6 +7,7 @@ import math
 import os
 import pickle  # for the name of its error; nothing is unpickled
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from encoders.board import Board
 from encoders.config import TrainingConfig
 from encoders.errors import TrainingStopped, WeightsRefused
 from encoders.grocery import Grocery, Photo, read_grocery, split_photos
@@ -59,7 +61,8 @@ def train(
 ) -> Path:
     """Trains the tower of `config` on the data set and returns the file of weights (safetensors).
 
-    Writes OUT/warm.safetensors (before fine-tuning), checkpoints, OUT/losses.jsonl and OUT/image.safetensors.
+    Writes OUT/warm.safetensors (before fine-tuning), checkpoints, OUT/losses.jsonl, TensorBoard events and
+    OUT/image.safetensors.
     A run that was cut short goes on where its last checkpoint was. `steps` stops it earlier than the schedule does.
     Views are kept below `cache` (OUT/views), which several runs may share.
     Raises DataRefused, WeightsRefused and TrainingStopped.
@@ -85,7 +88,7 @@ def train(
     run = begin(config, tower, album)
     first = resume(out / "checkpoint.pt", run)
     last = min(steps or config.optimiser.steps, config.optimiser.steps)
-    with (out / "losses.jsonl").open("a", encoding="utf-8") as log:
+    with (out / "losses.jsonl").open("a", encoding="utf-8") as log, closing(Board(out, first=first)) as board:
         for step in range(first, last):
             draw = sampler.draw(step, (run.bank @ run.bank.T).numpy())
             terms = learn(config, run, album, draw, step)
@@ -93,6 +96,7 @@ def train(
                 raise TrainingStopped(step, _save_batch(out, step, album, draw))
             log.write(json.dumps({"step": step} | terms) + "\n")
             log.flush()
+            board.write(step, terms)
             report("train", step + 1, last, terms)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == last:
                 checkpoint(out / "checkpoint.pt", run, step + 1)
