@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from streamproc.adapters import av_media
 from streamproc.adapters.decoder_pool import DecoderPool
 from streamproc.adapters.media_cutter import Cut, MediaCutter
-from streamproc.core.clip import ClipMedia
+from streamproc.core.clip import ClipFrames, ClipMedia
 from streamproc.core.span import Span
 from streamproc.errors import BadMessage
+from streamproc.jobs.model_costs import model_costs
 
 MADE: Final = {  # container and codecs of the chunks that are mutated
     "ts h264 aac": ("mpegts", "libx264", "aac", {"preset": "ultrafast"}),
@@ -111,7 +112,8 @@ def made_media(
 @click.option("--seconds", default=20, show_default=True, help="Length of the stream that is made.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def cost(size: str, seconds: int, form: str) -> None:
-    """CPU per live stream by stage, in per cent of a core: process time of one thread, median of the chunks."""
+    """CPU per live stream by stage, in per cent of a core: process time of one thread, median of the chunks; and of
+    what follows: voice activity, speech, towers, evidence, match."""
     width, _, height = size.partition("x")
     figures: dict[str, dict[str, float]] = {}
     made_bit_rate = 3_000_000
@@ -122,10 +124,11 @@ def cost(size: str, seconds: int, form: str) -> None:
         media = made_media(
             "mpegts", "libx264", "aac", options, size=(int(width), int(height)), seconds=seconds, bit_rate=made_bit_rate
         )
-        figures[f"H.264 {size}, {name}"] = stage_costs(media)
+        figures[f"H.264 {size}, {name}, {made_bit_rate / 1e6:g} Mbit/s"] = stage_costs(media)
+    figures["what follows"] = model_costs(first_frames(media))
     if form == "table":
         for title, stages in figures.items():
-            click.echo(f"\n{title}, about {made_bit_rate / 1e6:g} Mbit/s, % of a core per stream")
+            click.echo(f"\n{title}: % of a core per stream")
             for stage, percent in stages.items():
                 click.echo(f"  {stage:<44}{percent:6.2f}")
     click.echo(msgspec.json.encode(figures).decode())
@@ -175,6 +178,12 @@ def stage_costs(media: bytes) -> dict[str, float]:
         "all, key frames": keys,
         "all, one per 1 s": filled,
     }
+
+
+def first_frames(media: bytes) -> ClipFrames:
+    """Of the first chunk, one a second."""
+    with av.open(io.BytesIO(media), "r") as source:
+        return _decode(next(iter(MediaCutter(source).chunks())), frame_interval_ms=1000, max_frames=8).frames
 
 
 def _decode(piece: Cut, *, frame_interval_ms: int, max_frames: int) -> ClipMedia:

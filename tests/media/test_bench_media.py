@@ -26,5 +26,8 @@ def test_hostile_chunks_cost_themselves_only(mutated: int, crafted: int) -> None
 @pytest.mark.slow
 def test_cost_is_printed_by_stage() -> None:
     found = figures("cost", "--seconds", "6", "--size", "640x360")
+    *media, models = found.values()
 
-    assert all(isinstance(stages, dict) and stages["all, key frames"] > 0 for stages in found.values())
+    assert all(isinstance(stages, dict) and stages["all, key frames"] > 0 for stages in media)
+    assert isinstance(models, dict)
+    assert all(share > 0 for share in models.values())
