@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -87,6 +88,13 @@ class Listener:
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+class Quick(Listener):
+    """Answers at once and keeps nothing."""
+
+    async def transcribe(self, waveform: Waveform, *, span: Span, language: str | None, hint: str) -> Utterance | None:
+        return Utterance(span=span, text="hello", language="en")
 
 
 class Encoder:
@@ -307,6 +315,19 @@ async def test_a_new_broadcast_begins_with_no_words_of_the_old_one() -> None:
     clips = await fold(agent(Voice((SAID,)), listener), [chunk(0), chunk(1), chunk(2, broadcast="b-2")])
 
     assert () == clips[-1].spoken
+
+
+async def test_an_hour_of_talk_leaves_no_more_behind_than_two_minutes() -> None:
+    talk = tuple(Span(start_ms=at, end_ms=at + 2_500) for at in range(1_000, 3_600_000, 3_000))
+    perceive = agent(Voice(talk), Quick())
+    state, kept = perceive.fresh("room"), []
+    for n in range(1_800):
+        state = (await perceive.step(state, delivery(chunk(n)))).state
+        if n in (58, 1_798):
+            sounds = sum(isinstance(each, Waveform) for each in gc.get_objects())
+            kept.append((len(state.heard), len(state.pending), len(asyncio.all_tasks()), sounds))
+
+    assert kept[0] == kept[1]
 
 
 async def test_a_failed_transcription_is_tried_again_with_the_next_call() -> None:
