@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+import resource
 import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import av
 import click
@@ -50,6 +51,21 @@ TABLES: Final = (b"stsz", b"stts", b"stco", b"stsc")
 FRAGMENT: Final = (b"trun", b"tfhd", b"tfdt", b"mfhd")
 GOOD_EVERY: Final = 20
 """After so many hostile chunks comes a good one, which must give what it always gives."""
+
+OPENED: Final = "opened"
+REASONS: Final = frozenset({"undecodable_media", "unsupported_media", "media_limits", "killed_decoder"})
+NOTHING: Final = frozenset({"undecodable_media"})
+REFUSED: Final = frozenset({"media_limits"})
+TOO_LARGE: Final = REFUSED | NOTHING  # FFmpeg forgets a size that it refuses, so that nothing is left to decode
+MAY_OPEN: Final = TOO_LARGE | {"unsupported_media", OPENED}  # as far as the damage goes
+
+
+class Hostile(NamedTuple):
+    """A chunk that is made when its turn comes, so that the pile is not in memory."""
+
+    name: str
+    may: frozenset[str]  # reasons that are right for it, or OPENED
+    make: Callable[[], bytes]
 
 
 @click.group()
@@ -116,7 +132,7 @@ def cost(size: str, seconds: int, form: str) -> None:
     what follows: voice activity, speech, towers, evidence, match."""
     width, _, height = size.partition("x")
     figures: dict[str, dict[str, float]] = {}
-    made_bit_rate = 3_000_000
+    made_bit_rate, media = 3_000_000, b""
     for name, options in {
         "live-like (zerolatency)": {"preset": "ultrafast", "tune": "zerolatency"},
         "CABAC and B-frames": {"preset": "veryfast", "bf": "3", "x264-params": "scenecut=0"},
@@ -206,13 +222,14 @@ def _decode(piece: Cut, *, frame_interval_ms: int, max_frames: int) -> ClipMedia
 @click.option("--seed", default=1, show_default=True)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def hostile(files: tuple[Path, ...], mutated: int, crafted: int, seed: int, form: str) -> None:
-    """Feeds damaged and lying chunks to one decoding child; exit 1 if it died or a good chunk changed."""
+    """Feeds damaged and lying chunks to one decoding child; exit 1 if it died, a reason was wrong or a good chunk
+    changed."""
     figures = asyncio.run(_hostile(files, mutated=mutated, crafted=crafted, seed=seed))
     if form == "table":
         for name, value in figures.items():
             click.echo(f"{name:<28}{value}")
     click.echo(msgspec.json.encode(figures).decode())
-    if figures["decoder_deaths"] or figures["good_wrong"]:
+    if figures["decoder_deaths"] or figures["good_wrong"] or figures["reasons_wrong"]:
         raise SystemExit(1)
 
 
@@ -223,6 +240,7 @@ async def _hostile(files: tuple[Path, ...], *, mutated: int, crafted: int, seed:
         with av.open(str(path), "r") as source:
             good += [piece.media for piece in MediaCutter(source).chunks()][:4]
     outcomes: Counter[str] = Counter()
+    surprises: list[str] = []
     worst_ms, worst = 0.0, ""
     wrong = checked = 0
     async with DecoderPool(children=1) as pool:
@@ -236,36 +254,51 @@ async def _hostile(files: tuple[Path, ...], *, mutated: int, crafted: int, seed:
 
         truth = [await outcome(media) for media in good]
         prints = [await _print_of(pool, media) for media in good]
-        start_rss = pool.stats.rss_bytes
-        every = [
-            *((f"mutated {n}", damaged(good[n % len(good)], dice)) for n in range(mutated)),
+        start_rss, worker_rss = pool.stats.rss_bytes, [resident_mib()]
+        every: list[Hostile] = [
+            *(
+                Hostile(f"mutated {n}", MAY_OPEN, lambda n=n: damaged(good[n % len(good)], dice))  # type: ignore[misc]
+                for n in range(mutated)
+            ),
             *crafted_chunks(good, crafted, dice),
         ]
         dice.shuffle(every)
         began = time.monotonic()
-        for number, (name, media) in enumerate(every):
+        for number, chunk in enumerate(every):
             before = pool.stats.cpu_ms
-            outcomes[await outcome(media)] += 1
+            found = await outcome(chunk.make())
+            outcomes[found] += 1
+            if (found if found in REASONS else OPENED) not in chunk.may:
+                surprises.append(f"{chunk.name}: {found}")
             if pool.stats.cpu_ms - before > worst_ms:
-                worst_ms, worst = pool.stats.cpu_ms - before, name
+                worst_ms, worst = pool.stats.cpu_ms - before, chunk.name
             if number % GOOD_EVERY == 0:
                 which = checked % len(good)
                 checked += 1
                 wrong += await _print_of(pool, good[which]) != prints[which]
+                worker_rss.append(resident_mib())
         return {
             "chunks": len(every),
             "outcomes": dict(sorted(outcomes.items(), key=lambda item: -item[1])),
+            "reasons_wrong": surprises,
             "good_checked": checked,
             "good_wrong": wrong,
             "good_outcomes": truth,
             "decoder_deaths": pool.stats.deaths,
-            "rss_mib_before": round(start_rss / 2**20),
-            "rss_mib_largest": round(pool.stats.rss_bytes / 2**20),
-            "peak_rss_mib": round(pool.stats.peak_rss_bytes / 2**20),
+            "worker_rss_mib_before": worker_rss[0],
+            "worker_rss_mib_largest": max(worker_rss),
+            "decoder_rss_mib_before": round(start_rss / 2**20),
+            "decoder_rss_mib_largest": round(pool.stats.rss_bytes / 2**20),
+            "decoder_rss_mib_peak": round(pool.stats.peak_rss_bytes / 2**20),
             "worst_cpu_ms": round(worst_ms),
             "worst_chunk": worst,
             "seconds": round(time.monotonic() - began, 1),
         }
+
+
+def resident_mib() -> int:
+    """Of this process, which stands for the worker."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 2**20
 
 
 async def _print_of(pool: DecoderPool, media: bytes) -> tuple[int, ...]:
@@ -306,34 +339,46 @@ def damaged(media: bytes, dice: random.Random) -> bytes:
     return bytes(data)
 
 
-def crafted_chunks(good: list[bytes], count: int, dice: random.Random) -> Iterator[tuple[str, bytes]]:
+def crafted_chunks(good: list[bytes], count: int, dice: random.Random) -> Iterator[Hostile]:
     """Chunks that lie: huge pictures, a bomb of frames, boxes without end, nesting, sizes, durations and times."""
     mp4, fmp4, ts, webm = good[2], good[3], good[0], good[4]
-    makers: list[tuple[str, Callable[[], bytes]]] = [
-        ("16k x 8k", _once(lambda: _still("mjpeg", (16_384, 8_192), 1, "mp4"))),
-        ("8k x 4k", _once(lambda: _still("mjpeg", (8_192, 4_320), 1, "matroska"))),
-        ("16k x 8k in the SPS", lambda: _box_patched(mp4, b"avc1", 24, struct.pack(">HH", 16_384, 8_192))),
-        ("bomb of frames", _once(lambda: _still("mpeg4", (16, 16), 120_000, "mp4"))),
-        ("bomb of frames in MPEG-TS", _once(lambda: _still("mpeg2video", (16, 16), 30_000, "mpegts"))),
-        ("moov without end", lambda: _ftyp() + struct.pack(">I4s", 2**31 - 1, b"moov") + dice.randbytes(50_000)),
-        ("64-bit moov", lambda: _ftyp() + struct.pack(">I4sQ", 1, b"moov", 2**62) + dice.randbytes(5_000)),
-        ("nested boxes", lambda: _ftyp() + _nested(dice.choice((100, 5_000, 60_000)), dice.choice(NESTING))),
-        ("empty boxes", lambda: _ftyp() + struct.pack(">I4s", 8, b"free") * 200_000),
-        ("many tracks", lambda: _ftyp() + _many_tracks(dice.choice((100, 3_000)))),
-        ("lying duration", lambda: _box_patched(mp4, b"mvhd", 12, dice.randbytes(8))),
-        ("lying track duration", lambda: _box_patched(mp4, b"mdhd", 12, dice.randbytes(8))),
-        ("lying sample counts", lambda: _box_patched(mp4, dice.choice(TABLES), 8, b"\x7f\xff\xff\xff")),
-        ("lying sample sizes", lambda: _box_patched(mp4, b"stsz", 4, dice.choice((b"\0\0\0\1", b"\x7f\xff\xff\xff")))),
-        ("lying fragment", lambda: _box_patched(fmp4, dice.choice(FRAGMENT), 4, dice.randbytes(12))),
-        ("lying EBML sizes", lambda: _ebml_lie(webm, dice)),
-        ("clock set anew every packet", lambda: _ts_times(ts, dice, wild=True)),
-        ("times of years", lambda: _ts_times(ts, dice, wild=False)),
-        ("only PAT and PMT", lambda: ts[:376] * 200),
-        ("many programmes", lambda: b"".join(_ts_packet(dice.randrange(8192), dice) for _ in range(5_000))),
+    makers: list[tuple[str, frozenset[str], Callable[[], bytes]]] = [
+        ("16k x 8k", TOO_LARGE, _once(lambda: _still("mjpeg", (16_384, 8_192), 1, "mp4"))),
+        ("8k x 4k", TOO_LARGE, _once(lambda: _still("mjpeg", (8_192, 4_320), 1, "matroska"))),
+        (
+            "16k x 8k in the container only",
+            MAY_OPEN,
+            lambda: _box_patched(mp4, b"avc1", 24, struct.pack(">HH", 16_384, 8_192)),
+        ),
+        ("bomb of frames", REFUSED, _once(lambda: _still("mpeg4", (16, 16), 120_000, "mp4"))),
+        ("bomb of frames in MPEG-TS", REFUSED, _once(lambda: _still("mpeg2video", (16, 16), 30_000, "mpegts"))),
+        (
+            "moov without end",
+            NOTHING,
+            lambda: _ftyp() + struct.pack(">I4s", 2**31 - 1, b"moov") + dice.randbytes(50_000),
+        ),
+        ("64-bit moov", NOTHING, lambda: _ftyp() + struct.pack(">I4sQ", 1, b"moov", 2**62) + dice.randbytes(5_000)),
+        ("nested boxes", NOTHING, lambda: _ftyp() + _nested(dice.choice((100, 5_000, 60_000)), dice.choice(NESTING))),
+        ("empty boxes", NOTHING, lambda: _ftyp() + struct.pack(">I4s", 8, b"free") * 200_000),
+        ("many tracks", NOTHING, lambda: _ftyp() + _many_tracks(dice.choice((100, 3_000)))),
+        ("lying duration", MAY_OPEN, lambda: _box_patched(mp4, b"mvhd", 12, dice.randbytes(8))),
+        ("lying track duration", MAY_OPEN, lambda: _box_patched(mp4, b"mdhd", 12, dice.randbytes(8))),
+        ("lying sample counts", MAY_OPEN, lambda: _box_patched(mp4, dice.choice(TABLES), 8, b"\x7f\xff\xff\xff")),
+        (
+            "lying sample sizes",
+            MAY_OPEN,
+            lambda: _box_patched(mp4, b"stsz", 4, dice.choice((b"\0\0\0\1", b"\x7f\xff\xff\xff"))),
+        ),
+        ("lying fragment", MAY_OPEN, lambda: _box_patched(fmp4, dice.choice(FRAGMENT), 4, dice.randbytes(12))),
+        ("lying EBML sizes", MAY_OPEN, lambda: _ebml_lie(webm, dice)),
+        ("clock set anew every packet", MAY_OPEN, lambda: _ts_times(ts, dice, wild=True)),
+        ("times of years", MAY_OPEN, lambda: _ts_times(ts, dice, wild=False)),
+        ("only PAT and PMT", NOTHING, lambda: ts[:376] * 200),
+        ("many programmes", NOTHING, lambda: b"".join(_ts_packet(dice.randrange(8192), dice) for _ in range(5_000))),
     ]
     for number in range(count):
-        name, make = makers[number % len(makers)]
-        yield f"{name} ({number})", make()
+        name, may, make = makers[number % len(makers)]
+        yield Hostile(f"{name} ({number})", may, make)
 
 
 def _once(make: Callable[[], bytes]) -> Callable[[], bytes]:
