@@ -1,4 +1,4 @@
-"""What all tests need: compiled modules are kept, and the fast suite runs on several cores."""
+"""What all tests need: compiled modules are kept, threads are few, and the fast suite runs on several cores."""
 
 import os
 import sys
@@ -11,9 +11,14 @@ MOST_WORKERS: Final = 4  # about 1 GB each
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where the environment says not to write compiled modules beside their sources, as most container images do, they
-    go to pytest's cache: else each child compiles Faust (2 s of a core) or torch (9 s) anew.
+    """One thread per process unless the environment asks for more: where several processes share few cores, OpenMP's
+    threads spin while they wait for each other.
+
+    Where the environment says not to write compiled modules beside their sources, as most container images do, they go
+    to pytest's cache: else each child compiles Faust (2 s of a core) or torch (9 s) anew.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         folder = str(config.rootpath / ".pytest_cache" / "bytecode")
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = folder
