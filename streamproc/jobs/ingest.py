@@ -32,6 +32,9 @@ HLS_SCHEMES: Final = frozenset({"http", "https"})
 OPTIONS: Final = {"rtsp": {"rtsp_transport": "tcp"}, "rtsps": {"rtsp_transport": "tcp"}, "rtmp-listen": {"listen": "1"}}
 """Per scheme; rtmp-listen:// waits for an encoder that pushes, as OBS does."""
 
+RELAYS: Final = {"srt": "relay it: `srt-live-transmit srt://… udp://127.0.0.1:5000`, and read udp://127.0.0.1:5000"}
+"""Per scheme that FFmpeg may be built without: what to do then."""
+
 SCHEMES: Final = HLS_SCHEMES | {"rtmp", "rtmps", "rtmp-listen", "rtsp", "rtsps", "srt", "udp", "tcp"}
 
 log = structlog.get_logger()
@@ -255,7 +258,7 @@ class LiveReader:
             container = av.open(f"{scheme.partition('-')[0]}://{rest}", "r", options=options, timeout=timeout)
         except av.error.ProtocolNotFoundError as error:
             raise Misconfigured(
-                "SOURCE", f"this build of PyAV has no {scheme}; relay it, e.g. to MPEG-TS over tcp:// or udp://"
+                "SOURCE", f"this build of PyAV has no {scheme}; {RELAYS.get(scheme, 'relay it as MPEG-TS over udp://')}"
             ) from error
         with container:
             numbering = self._numbering(None)

@@ -182,6 +182,11 @@ def test_a_scheme_that_nothing_reads_is_misconfigured() -> None:
         LiveReader("gopher://h/x", stream_id="s")
 
 
+def test_srt_is_wrong_use_where_pyav_is_built_without_it_and_the_way_round_is_named() -> None:
+    with pytest.raises(Misconfigured, match="no srt; relay it: `srt-live-transmit"):
+        list(LiveReader("srt://127.0.0.1:9", stream_id="s").chunks())
+
+
 PUSH = """
 import sys, time, av
 for _ in range(100):
