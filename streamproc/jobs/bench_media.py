@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import random
 import resource
 import struct
@@ -117,6 +118,8 @@ def made_media(
             packets += sound.encode(part)
         for packet in sorted(packets, key=lambda p: float((p.dts or 0) * p.time_base)):
             output.mux(packet)
+    # SVT-AV1, run by root, makes its caller real time: every other process on the machine would wait for us
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return file.getvalue()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -160,6 +161,8 @@ def encoded_video(
             frame.pts, frame.time_base = number, 1 / fps
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
+    # SVT-AV1, run by root, makes its caller real time: every other process on the machine would wait for the tests
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return Elementary(file=file.getvalue(), codec=name)
 
 
