@@ -59,29 +59,33 @@ def ablation(
 ) -> dict[str, Any]:
     """R@k of photos alone, sentences alone, and both, with 95 % intervals over products; how the two were weighed.
 
-    `query` are photos, `image` and `text` the pages. Half of the sentences name the product, the others tell a fact of
-    its page, word for word; `words that name it` are the former alone.
+    `query` are photos, `image` and `text` the pages, which all need a picture. About half of the sentences name the
+    product, the others tell a fact of its page, word for word; `words that name it` are those with its title in them
+    (left out if none has).
     """
     rng = np.random.default_rng(seed)
     by_id = {product.product_id: product for product in products}
     names = np.tile(query.labels, DRAWS)
     told = [_sentence(by_id[str(name)], rng) for name in names]
     heard = []
-    for i, (sentence, _) in enumerate(told):
+    for i, sentence in enumerate(told):
         heard.append(release.encode_utterances([sentence])[0])
         report("sentences", i + 1, len(told), {})
     sides = _sides(release, query, Labelled(np.stack(heard), names), image, text)
     weights = _weights(release.mention_rule)
     fused = weights["frames"] * sides.frames + weights["words"] * sides.words
-    named = np.array([naming for _, naming in told])
-    return {
+    titles = [by_id[str(name)].title.lower() for name in names]
+    named = np.array([title in sentence.lower() for title, sentence in zip(titles, told, strict=True)])
+    result: dict[str, Any] = {
         "frames only": _figures(sides.frames, sides.right, names),
         "words only": _figures(sides.words, sides.right, names),
-        "words that name it": _figures(sides.words[named], sides.right[named], names[named]),
         "both": _figures(fused, sides.right, names),
         "weights": weights,
         "sentences": len(names),
     }
+    if named.any():
+        result["words that name it"] = _figures(sides.words[named], sides.right[named], names[named])
+    return result
 
 
 def _sides(release: Release, query: Labelled, heard: Labelled, image: Labelled, text: Labelled) -> Sides:
@@ -97,14 +101,13 @@ def _sides(release: Release, query: Labelled, heard: Labelled, image: Labelled, 
     )
 
 
-def _sentence(product: Product, rng: np.random.Generator) -> tuple[str, bool]:
-    """Something a seller may say about a product, and whether it names it."""
+def _sentence(product: Product, rng: np.random.Generator) -> str:
+    """Something a seller may say about a product."""
     facts = [part.strip() for part in product.description.split(".") if part.strip()]
     if not facts or rng.random() < 0.5:
-        return NAMING[int(rng.integers(len(NAMING)))].replace("{x}", product.title), True
+        return NAMING[int(rng.integers(len(NAMING)))].replace("{x}", product.title)
     fact = facts[int(rng.integers(len(facts)))]
-    told = TELLING[int(rng.integers(len(TELLING)))].replace("{y}", fact)
-    return told, product.title.lower() in told.lower()
+    return TELLING[int(rng.integers(len(TELLING)))].replace("{y}", fact)
 
 
 def _weights(rule: Mapping[str, Any]) -> dict[str, float]:

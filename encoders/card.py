@@ -97,11 +97,12 @@ def _sizes(manifest: Manifest) -> list[tuple[str, tuple[int, int]]]:
 def _data(manifest: Manifest) -> str:
     training = manifest.training
     data = training.get("config", {}).get("data", {})
-    held = data.get("holdout")
+    held, unseen = data.get("holdout", 0.0), data.get("unseen", ())
+    but = f" and without any photo of {len(unseen)} products" if unseen else ""
     rows = "\n".join(f"| {name} | {licence} |" for name, licence in sorted(manifest.licences.items()))
     return f"""## Data and licences
 
-Trained on the split `{data.get("split")}` without the {held:.0%} of each product's photos that calibration needs
+Trained on the split `{data.get("split")}` without the {held:.0%} of each product's photos that calibration needs{but}
 (sha256 over all of it: `{training.get("data_sha256")}`). The grocery photos were taken by hand in Swedish shops; the
 packshots come from a retailer's site and show brands.
 
@@ -125,8 +126,7 @@ def _figures(figures: Mapping[str, Any]) -> str:
         one = figures["ablation"][name]
         rows.append((text, one["R@1"], one["R@1 95"]))
     table = "\n".join(f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |" for name, value, (low, high) in rows)
-    shot, weights = figures["one_shot_live"], figures["ablation"]["weights"]
-    error = figures["calibration"]
+    weights, error = figures["ablation"]["weights"], figures["calibration"]
     return f"""## Figures
 
 {figures["photos"]} hand-held photos of {figures["photo_products"]} products (`{figures["split"]}`) against the pages of
@@ -138,8 +138,7 @@ all {figures["pages"]} products. Intervals: whole products drawn with replacemen
 |---|---|---|
 {table}
 
-One-shot (one photo of each product as its prototype, the other photos to the nearest): {shot["top-1"]:.3f}, standard
-deviation {shot["deviation"]:.3f} over {shot["draws"]} draws.
+{_one_shot(figures)}
 
 The {figures["ablation"]["sentences"]} sentences are written ones in ways of talking that training did not have, half of
 them naming the product, half telling a fact of its page word for word; nothing is misheard in them. "Both" adds the
@@ -149,6 +148,14 @@ the mention rule weighs them.
 Calibration error (ECE, 15 bins) of the share that the best product gets: {error["ECE"]:.3f}; of the bare cosine
 {error["ECE of the cosine"]:.3f}. That is for single photos with the whole catalogue as gallery; for streams see
 README.md."""
+
+
+def _one_shot(figures: Mapping[str, Any]) -> str:
+    shot = figures.get("one_shot_live")
+    if shot is None:
+        return "One-shot was not measured: no product has a second photo."
+    return f"""One-shot (one photo of each product as its prototype, the other photos to the nearest):
+{shot["top-1"]:.3f}, standard deviation {shot["deviation"]:.3f} over {shot["draws"]} draws."""
 
 
 def _weak(figures: Mapping[str, Any]) -> str:
