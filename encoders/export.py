@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +140,7 @@ def _export_network(config: TrainingConfig, tower: ImageTower, out: Path) -> Non
     height, width = config.vision.square
     module = Exportable(tower).eval()
     example = torch.rand(1, 3, height, width) * 2 - 1
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), _untold(), warnings.catch_warnings():
         # OpenVINO traces, and torch says that tracing will go; the result is compared with torch below
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
@@ -157,6 +159,20 @@ def _export_network(config: TrainingConfig, tower: ImageTower, out: Path) -> Non
         for name in ("image.xml", "image.bin"):
             (Path(folder) / name).replace(out / name)
     _check_parity(config, module, out)
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """OpenVINO reports each conversion to Google Analytics, and keeps an id in the home folder, unless it was opted out
+    there or believes to run in CI: it asks once per process, at the first conversion."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        del os.environ["CI"]
+        if before is not None:
+            os.environ["CI"] = before
 
 
 def _check_parity(config: TrainingConfig, module: Exportable, out: Path) -> None:

@@ -99,6 +99,13 @@ def test_the_exported_network_gives_what_the_trained_one_gives(
     assert (expected * release.encode_frames(pixels)).sum(axis=1).min() >= 0.999
 
 
+@pytest.mark.usefixtures("run")
+def test_nobody_is_told_of_an_export() -> None:
+    from openvino_telemetry import Telemetry
+
+    assert not Telemetry().consent  # what OpenVINO asked for at the first conversion of this process
+
+
 def test_pages_are_encoded_as_in_training(tiny: TrainingConfig, run: Path, release: Release) -> None:
     from encoders.pictures import page_view
 
