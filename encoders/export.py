@@ -164,7 +164,7 @@ def _export_network(config: TrainingConfig, tower: ImageTower, out: Path) -> Non
 @contextmanager
 def _untold() -> Iterator[None]:
     """OpenVINO reports each conversion to Google Analytics, and keeps an id in the home folder, unless it was opted out
-    there or believes to run in CI: it asks once per process, at the first conversion."""
+    there or believes to run in CI."""
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
     try:
