@@ -38,12 +38,12 @@ def train_release(
 ) -> str:
     """Trains both towers and packs them into OUT/release; returns the digest. Goes on where an earlier run stopped."""
     train(config, data, out, cache=cache, steps=steps, report=report)
-    text = out / "text.safetensors"
-    figures: dict[str, float] = {}
+    text, told = out / "text.safetensors", out / "run.json"
+    figures: dict[str, float] = msgspec.json.decode(told.read_bytes())["text_figures"] if told.exists() else {}
     if not text.exists():
         weights, figures = train_text(config.text, config.dim, config.seed, read_products(data), report)
         save_arrays(weights, text)
-    (out / "run.json").write_bytes(
+    told.write_bytes(
         msgspec.json.encode(
             {
                 "config": config,

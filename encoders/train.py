@@ -36,6 +36,8 @@ class Album(NamedTuple):
     """Everything that training looks at. `labels` are ranks in the catalogue, `rows` say where in the cache."""
 
     views: ViewCache
+    photographed: Tensor  # bool (P,), the products that have live photos
+    also: Tensor  # int64, ranks of the products that are learnt from their pages alone
     labels: Tensor  # int64 (N,)
     rows: NDArray[np.int64]  # (N,), of each photo that is trained on its place in the views
     keys: tuple[str, ...]
@@ -73,7 +75,6 @@ def train(
     tower = new_tower(config)
     views = view_cache(config, grocery, tower.backbone, cache or out / "views", report)
     album = training_album(config, grocery, views)
-    also = _pages_only(config, grocery)
     warm(config, tower, album, out / "warm.safetensors", report)
     batch = config.batch
     sampler = ProductSampler(
@@ -83,7 +84,7 @@ def train(
         hard=batch.hard,
         wide=batch.wide,
         seed=config.seed,
-        also=also,
+        also=album.also.tolist(),
     )
     run = begin(config, tower, album)
     first = resume(out / "checkpoint.pt", run)
@@ -122,9 +123,12 @@ def training_album(config: TrainingConfig, grocery: Grocery, views: ViewCache) -
     label = grocery.label()
     place = {photo.key: row for row, photo in enumerate(grocery.photos)}
     photos, _ = training_photos(config, grocery)
+    labels = torch.tensor([label[photo.product_id] for photo in photos])
     return Album(
         views=views,
-        labels=torch.tensor([label[photo.product_id] for photo in photos]),
+        photographed=torch.zeros(len(label), dtype=torch.bool).index_fill(0, labels, value=True),
+        also=torch.tensor(_pages_only(config, grocery), dtype=torch.int64),
+        labels=labels,
         rows=np.array([place[photo.key] for photo in photos]),
         keys=tuple(photo.key for photo in photos),
     )
@@ -161,7 +165,8 @@ def warm(config: TrainingConfig, tower: ImageTower, album: Album, path: Path, re
         view = torch.randint(len(pages), (len(products),), generator=generator)
         page = tower.embed(pages[view, products])
         gallery = torch.zeros(pages.shape[1], config.dim).index_copy(0, products, page)
-        loss = compare(config, tower.embed(live[rows]), labels[rows], page, products, gallery)["loss"]
+        real = torch.ones(len(rows), dtype=torch.bool)
+        loss = compare(config, album, tower.embed(live[rows]), labels[rows], real, page, products, gallery)["loss"]
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -216,12 +221,12 @@ def learn(config: TrainingConfig, run: Run, album: Album, draw: Draw, step: int)
     rng = np.random.default_rng([config.seed, step, 1])
     torch.manual_seed(config.seed * 1_000_003 + step)  # for drop-path
     run.tower.train()
-    live, labels = _live_batch(config, album, draw, rng)
+    live, labels, real = _live_batch(config, album, draw, rng)
     products = torch.from_numpy(draw.products)
     shots = _some_views(album.views.page, draw.products, rng)
     vectors, pages = _embed(config, run.tower, live), _embed(config, run.tower, shots)
     gallery = run.bank.index_copy(0, products, pages)
-    terms = compare(config, vectors, labels, pages, products, gallery)
+    terms = compare(config, album, vectors, labels, real, pages, products, gallery)
     if not torch.isfinite(terms["loss"]):
         return {name: float(value.detach()) for name, value in terms.items()}
     _set_rates(config, run.optimiser, step)
@@ -239,43 +244,82 @@ def learn(config: TrainingConfig, run: Run, album: Album, draw: Draw, step: int)
 
 
 def compare(
-    config: TrainingConfig, live: Tensor, labels: Tensor, pages: Tensor, products: Tensor, gallery: Tensor
+    config: TrainingConfig,
+    album: Album,
+    live: Tensor,
+    labels: Tensor,
+    real: Tensor,
+    pages: Tensor,
+    products: Tensor,
+    gallery: Tensor,
 ) -> dict[str, Tensor]:
-    """The loss and its terms: live (B, dim) with labels (B,), the step's pages (n, dim) of products (n,), and the
-    gallery (P, dim) of all pages."""
+    """The loss and its terms: live (B, dim) with labels (B,), of which `real` (B,) are photos and the others made from
+    packshots, the step's pages (n, dim) of products (n,), and the gallery (P, dim) of all pages.
+
+    A photo says nothing of products that have none: they would only ever be what it does not show, and learn that no
+    photo shows them. Products that are not met at all say nothing to anybody.
+    """
     shape = config.loss
+    fresh = ~album.photographed
+    unmet = fresh.index_fill(0, album.also, value=False)
+    apart = (real[:, None] & fresh[None, :]) | unmet[None, :]
     rank = torch.full((len(gallery),), -1)
     rank[products] = torch.arange(len(products))
-    here = rank[labels]
-    present = torch.unique(here)
+    samples = torch.cat([labels, products])
+    is_photo = torch.cat([real, torch.zeros(len(products), dtype=torch.bool)])
+    across = is_photo[:, None] & fresh[samples][None, :]
+    known = album.photographed[labels]
     terms = {
         "pages": page_cross_entropy(
-            live, gallery, labels, scale=shape.scale, margin=shape.margin, smoothing=shape.smoothing
+            live,
+            gallery,
+            labels,
+            scale=shape.scale,
+            margin=shape.margin,
+            smoothing=shape.smoothing,
+            left_out=apart,
         ),
-        "centroid": centroid_cross_entropy(pages[present], live, torch.searchsorted(present, here), scale=shape.scale),
+        "centroid": _centroids(config, live[known], rank[labels[known]], pages),
         "contrast": supervised_contrast(
-            torch.cat([live, pages]), torch.cat([labels, products]), temperature=shape.temperature
+            torch.cat([live, pages]), samples, temperature=shape.temperature, left_out=across | across.T
         ),
     }
     loss = terms["pages"] + shape.centroid * terms["centroid"] + shape.contrast * terms["contrast"]
     for prefix in shape.prefixes:
         short_live, short_pages = (torch.nn.functional.normalize(v[:, :prefix], dim=-1) for v in (live, gallery))
         short = page_cross_entropy(
-            short_live, short_pages, labels, scale=shape.scale, margin=shape.margin, smoothing=shape.smoothing
+            short_live,
+            short_pages,
+            labels,
+            scale=shape.scale,
+            margin=shape.margin,
+            smoothing=shape.smoothing,
+            left_out=apart,
         )
         loss = loss + shape.prefix * short
     return {"loss": loss} | terms
 
 
-def _live_batch(config: TrainingConfig, album: Album, draw: Draw, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Views of the step's live pictures, real and made from packshots, and their labels."""
+def _centroids(config: TrainingConfig, live: Tensor, ranks: Tensor, pages: Tensor) -> Tensor:
+    """The pages against the means of their live samples, (B, dim) whose pages are those of `ranks` (B,)."""
+    present = torch.unique(ranks)
+    if not len(present):
+        return pages.sum() * 0.0
+    return centroid_cross_entropy(pages[present], live, torch.searchsorted(present, ranks), scale=config.loss.scale)
+
+
+def _live_batch(
+    config: TrainingConfig, album: Album, draw: Draw, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Views of the step's live pictures, photos and then those made from packshots, their labels, which are photos."""
     views = album.views
     real = draw.photos[draw.photos >= 0].reshape(-1)
     alone = draw.products[(draw.photos < 0).all(axis=1)]
     made = np.concatenate([np.tile(draw.products, config.batch.synthetic), np.tile(alone, config.batch.photos - 1)])
     photos, shots = (views.wide, views.shot_wide) if draw.wide else (views.square, views.shot_square)
     pictures = [_some_views(photos, album.rows[real], rng), _some_views(shots, made, rng)]
-    return torch.cat(pictures), torch.cat([album.labels[torch.from_numpy(real)], torch.from_numpy(made)])
+    labels = torch.cat([album.labels[torch.from_numpy(real)], torch.from_numpy(made)])
+    return torch.cat(pictures), labels, torch.arange(len(labels)) < len(real)
 
 
 def _some_views(kept: Kept, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:

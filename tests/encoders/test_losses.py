@@ -32,6 +32,29 @@ def test_a_margin_makes_the_same_answer_cost_more() -> None:
     assert page_cross_entropy(live, pages, LABELS, scale=20, margin=0.1) > plain
 
 
+def test_pairs_that_are_left_out_do_not_learn_from_each_other() -> None:
+    live, pages = unit(6, 16).requires_grad_(), unit(4, 16, seed=1).requires_grad_()
+    left_out = torch.zeros(6, 4, dtype=torch.bool)
+    left_out[:, 3] = True
+
+    torch.autograd.backward(page_cross_entropy(live, pages, LABELS, scale=20, smoothing=0.05, left_out=left_out))
+    assert pages.grad is not None
+    assert 0 == float(pages.grad[3].abs().sum())
+    assert (pages.grad[:3].abs().sum(dim=1) > 0).all()
+
+
+def test_contrast_does_not_push_apart_what_is_left_out() -> None:
+    rows = unit(6, 16).requires_grad_()
+    left_out = (LABELS[:, None] == 2) != (LABELS[None, :] == 2)  # the third product against the others
+
+    torch.autograd.backward(supervised_contrast(rows, LABELS, temperature=0.1, left_out=left_out))
+    alone = unit(6, 16)[LABELS == 2].requires_grad_()
+    torch.autograd.backward(supervised_contrast(alone, LABELS[LABELS == 2], temperature=0.1))
+    assert rows.grad is not None
+    assert alone.grad is not None
+    assert torch.allclose(alone.grad / 3, rows.grad[LABELS == 2], atol=1e-6)  # a mean over six, not over two
+
+
 def test_guessing_costs_the_logarithm_of_the_number_of_pages() -> None:
     pages = torch.ones(5, 4) / 2
 

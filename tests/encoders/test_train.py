@@ -70,7 +70,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(
     tiny: TrainingConfig, shop: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        training, "supervised_contrast", lambda vectors, labels, *, temperature: vectors.sum() * float("nan")
+        training, "supervised_contrast", lambda vectors, labels, *, temperature, left_out: vectors.sum() * float("nan")
     )
     (tmp_path / "warm.safetensors").write_bytes(_warm_weights(tiny))
 
