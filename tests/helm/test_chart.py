@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import encoders.cli
+from streamproc.cli import commands
 from streamproc.settings import PREFIX, Settings, read_settings
 from streamproc.topology.model import load
 from tests.helm.helm_process import CHART, HelmRefused, chart, linted, packaged
@@ -22,6 +24,7 @@ from tests.helm.values_table import leaves, rewritten, rows
 
 TOPOLOGY = load()
 WAYS = {path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*-values.yaml"))}
+STORE = {"url": "s3://objects"}
 EVERYTHING = ("production", "gpu")  # together they switch on everything that is off by default
 
 
@@ -38,6 +41,14 @@ def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
 def workload(agent: str, **values: object) -> Manifest:
     """The one container of an agent's pods."""
     found: Manifest = of_kind(render(**values), "StatefulSet")[f"demo-streamproc-{agent}"]["spec"]["template"]["spec"]
+    return found
+
+
+def sweep(**values: object) -> Manifest:
+    """The pod that sweeps evidence frames."""
+    found: Manifest = of_kind(render(**values), "CronJob")["demo-streamproc-sweep"]["spec"]["jobTemplate"]["spec"][
+        "template"
+    ]["spec"]
     return found
 
 
@@ -283,6 +294,60 @@ def test_it_should_refuse_to_retrain_without_data() -> None:
     assert "training.existingClaim" in refusal(training={"enabled": True})
 
 
+def test_it_should_sweep_evidence_daily_where_a_shared_store_holds_it() -> None:
+    cron = of_kind(render(objectStore=STORE), "CronJob")["demo-streamproc-sweep"]
+    schedule, time_zone, concurrency = (cron["spec"][key] for key in ("schedule", "timeZone", "concurrencyPolicy"))
+
+    assert ("30 0 * * *", "Etc/UTC", "Forbid") == (schedule, time_zone, concurrency)
+    assert (3, 21_600) == tuple(
+        cron["spec"]["jobTemplate"]["spec"][key] for key in ("backoffLimit", "activeDeadlineSeconds")
+    )
+    assert {} == of_kind(render(), "CronJob")
+    assert {} == of_kind(render(objectStore=STORE, evidence={"sweep": {"enabled": False}}), "CronJob")
+
+
+def test_it_should_sweep_as_often_and_as_long_as_it_is_told() -> None:
+    spec = of_kind(render(**values_of("production")), "CronJob")["demo-streamproc-sweep"]["spec"]
+    job = spec["jobTemplate"]["spec"]
+
+    assert ("10 1 * * *", 5, 43_200) == (spec["schedule"], job["backoffLimit"], job["activeDeadlineSeconds"])
+    assert {"memory": "1Gi"} == job["template"]["spec"]["containers"][0]["resources"]["limits"]
+
+
+def test_it_should_sweep_by_a_command_that_there_is() -> None:
+    program, *arguments = sweep(objectStore=STORE)["containers"][0]["command"]
+    helped = CliRunner().invoke(commands, [*arguments, "--help"], prog_name=program, catch_exceptions=False)
+
+    assert (0, "Usage: streamproc evidence sweep [OPTIONS]") == (helped.exit_code, helped.output.splitlines()[0])
+
+
+def test_a_sweep_should_reach_broker_and_store_as_the_workers_do() -> None:
+    values = values_of("production")
+    values["agentDefaults"]["extraEnv"] = {"AWS_ENDPOINT_URL": "https://store.example"}
+    swept, worker = sweep(**values), workload("perceive", **values)
+    told, workers = environment(swept["containers"][0]), environment(worker["containers"][0])
+
+    assert {"STREAMPROC_BROKER", "STREAMPROC_OBJECT_STORE", "AWS_ENDPOINT_URL"} <= told.keys()
+    assert told.items() <= workers.items()
+    assert worker["containers"][0]["envFrom"] == swept["containers"][0]["envFrom"]
+    assert worker["serviceAccountName"] == swept["serviceAccountName"]
+
+
+def test_network_policy_should_let_a_sweep_out_to_broker_and_store() -> None:
+    manifests = render(**values_of("production"))
+    labels = of_kind(manifests, "CronJob")["demo-streamproc-sweep"]["spec"]["jobTemplate"]["spec"]["template"][
+        "metadata"
+    ]["labels"]
+    policies = of_kind(manifests, "NetworkPolicy")
+    broker, store = (policies[f"demo-streamproc-{name}"]["spec"] for name in ("broker", "sweep"))
+
+    assert broker["podSelector"]["matchLabels"].items() <= labels.items()
+    assert labels["app.kubernetes.io/component"] not in broker["podSelector"]["matchExpressions"][0]["values"]
+    assert store["podSelector"]["matchLabels"] == labels
+    assert policies["demo-streamproc-perceive"]["spec"]["egress"] == store["egress"]
+    assert "demo-streamproc-sweep" not in of_kind(render(), "NetworkPolicy")
+
+
 # --- security -----------------------------------------------------------------------------------------------------
 
 
@@ -337,7 +402,14 @@ def test_it_should_deny_all_traffic_but_what_the_topology_needs() -> None:
     assert {"app.kubernetes.io/name": "streamproc", "app.kubernetes.io/instance": "demo"} == default["podSelector"][
         "matchLabels"
     ]
-    assert {"default": [53], "broker": [9092], "perceive": [443], "match": [443], "index": [443]} == ports
+    assert {
+        "default": [53],
+        "broker": [9092],
+        "perceive": [443],
+        "match": [443],
+        "index": [443],
+        "sweep": [443],
+    } == ports
     assert [{"podSelector": {"matchLabels": {"app": "kafka"}}}] == policies["demo-streamproc-broker"]["spec"]["egress"][
         0
     ]["to"]
@@ -391,7 +463,8 @@ def test_alerts_should_name_the_pods_of_this_install() -> None:
     pattern = re.search(r'pod=~"([^"]+)"', rules[1]["expr"])
 
     assert pattern is not None
-    assert re.fullmatch(pattern[1], "demo-streamproc-perceive-0")
+    assert all(re.fullmatch(pattern[1], f"demo-streamproc-{agent}-0") for agent in TOPOLOGY.agents)
+    assert not re.fullmatch(pattern[1], "demo-streamproc-sweep-29389470-24569")  # ended, hence not ready
     assert "{{ $labels.pod }} has not answered for 5 minutes" == rules[0]["annotations"]["summary"]
 
 
@@ -471,6 +544,9 @@ def test_it_should_pass_a_strict_lint_however_it_is_installed(way: str) -> None:
         "broker.address",
         "milvus.host",
         "objectStore.bucket",
+        "evidence.sweeping",
+        "evidence.sweep.keepDays",
+        "evidence.sweep.resources.request",
         "media.prefix",
         "release.claim",
         "topics.replicas",
@@ -511,6 +587,10 @@ def test_it_should_refuse_a_key_that_it_does_not_know(path: str) -> None:
         ({"broker": {"addresses": "kafka:9092"}}, "addresses"),
         ({"milvus": {"uri": "milvus:19530"}}, "uri"),
         ({"objectStore": {"url": "bucket"}}, "url"),
+        ({"evidence": {"sweep": {"schedule": "daily"}}}, "schedule"),
+        ({"evidence": {"sweep": {"schedule": "30 0 * *"}}}, "schedule"),
+        ({"evidence": {"sweep": {"backoffLimit": -1}}}, "backoffLimit"),
+        ({"evidence": {"sweep": {"activeDeadlineSeconds": 0}}}, "activeDeadlineSeconds"),
         ({"media": {"prefixes": ["/local"]}}, "prefixes"),
         ({"release": {"path": "../up"}}, "path"),
         ({"image": {"digest": "sha256:short"}}, "digest"),
@@ -533,6 +613,7 @@ def test_it_should_refuse_a_key_that_it_does_not_know(path: str) -> None:
         ({"networkPolicy": {"egress": {"broker": ["kafka"]}}}, "broker"),
         ({"monitoring": {"podMonitor": {"interval": "often"}}}, "interval"),
         ({"training": {"args": "--data x"}}, "args"),
+        ({"training": {"schedule": "weekly"}}, "schedule"),
     ],
 )
 def test_it_should_refuse_a_value_that_cannot_be_right(values: dict[str, object], named: str) -> None:

@@ -154,3 +154,15 @@ imagePullSecrets:
 {{- end -}}
 {{- $arguments | toJson -}}
 {{- end -}}
+
+{{/* The way out to the object store and media origins: one rule of a network policy. */}}
+{{- define "streamproc.objectEgress" -}}
+- ports:
+    {{- range .Values.networkPolicy.egress.objectPorts }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+  {{- with .Values.networkPolicy.egress.objects }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
