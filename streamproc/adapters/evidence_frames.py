@@ -95,6 +95,7 @@ class EvidenceFrames:
         """Removes the frames whose day has come; one that a mention cites stays CITED_DAYS in all. Raises
         Unavailable, and may then be called again."""
         today = self._today()
+        later = today + timedelta(days=CITED_DAYS - KEPT_DAYS)
         told = {(_room(frame.stream_id), _file(frame.ref)) for frame in cited}
         removed = prolonged = 0
         for name in await self._files.names(FOLDER):
@@ -102,7 +103,6 @@ class EvidenceFrames:
             for day in await self._files.names(room):
                 if date.fromisoformat(day.removeprefix(CITED_UNTIL).removeprefix(UNTIL)) > today:
                     continue
-                later = today + timedelta(days=CITED_DAYS - KEPT_DAYS)
                 for file in await self._files.names(f"{room}/{day}"):
                     if day.startswith(UNTIL) and (room, file) in told:
                         await self._files.move(f"{room}/{day}/{file}", f"{room}/{CITED_UNTIL}{later}/{file}")

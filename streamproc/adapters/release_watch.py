@@ -9,6 +9,7 @@ from typing import Final, Literal, Self
 import structlog
 
 from streamproc import wire
+from streamproc.adapters.lasting_task import LastingTask
 from streamproc.adapters.latest_by_key import LatestByKey
 from streamproc.core.embedding import ReleaseId
 from streamproc.core.release import ReleaseActivation, ReleaseReport
@@ -50,21 +51,19 @@ class ReleaseWatch:
         self._worker = worker
         self._retry_s = retry_s
         self._said: dict[ReleaseId, ReleaseReport] = {}
-        self._watching: asyncio.Task[None] | None = None
+        self._watching = LastingTask(self._watch, name="watch releases")
 
     async def __aenter__(self) -> Self:
         """Reports what was loaded at the start. Raises Unavailable."""
         for facts in self._ready.values():
             await self._say(facts.release, "ready", facts.name)
-        self._watching = asyncio.create_task(self._watch(), name="watch releases")
+        self._watching.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._watching.end()
         with contextlib.suppress(Unavailable, TimeoutError):  # a worker must be able to end without a broker
             async with asyncio.timeout(TAKE_BACK_WITHIN_S):
                 for release in self._said:
@@ -72,12 +71,7 @@ class ReleaseWatch:
 
     async def failed(self) -> Exception:
         """Waits for a failure that is a bug, and returns it. The worker must stop: it would miss the next swap."""
-        if self._watching is None:
-            raise RuntimeError("the watch was not started")
-        await asyncio.wait({self._watching})
-        if not self._watching.cancelled() and isinstance(exc := self._watching.exception(), Exception):
-            return exc
-        return RuntimeError("nobody watches the releases any more")
+        return await self._watching.failed()
 
     async def _watch(self) -> None:
         while True:

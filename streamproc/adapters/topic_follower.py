@@ -10,6 +10,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamproc.adapters.kafka_client import POLL_MS, KafkaClient, as_record
+from streamproc.adapters.lasting_task import LastingTask
 from streamproc.adapters.latest_by_key import LatestByKey
 from streamproc.errors import Unavailable
 
@@ -40,18 +41,16 @@ class TopicFollower:
         self._latest = latest
         self._wanted: dict[int, _Followed] = {}
         self._changed = asyncio.Event()
-        self._reading: asyncio.Task[None] | None = None
+        self._reading = LastingTask(self._read, name=f"follow {topic}")
 
     async def __aenter__(self) -> Self:
-        self._reading = asyncio.create_task(self._read(), name=f"follow {self._topic}")
+        self._reading.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
+        await self._reading.end()
 
     async def follow(self, partition: int) -> None:
         """Returns when the partition has been read to its end as of the call. May be repeated."""
@@ -74,12 +73,7 @@ class TopicFollower:
 
     async def failed(self) -> Exception:
         """Waits for a failure that is a bug, and returns it. The worker must stop: what it knows grows old."""
-        if self._reading is None:
-            raise RuntimeError("the follower was not started")
-        await asyncio.wait({self._reading})
-        if not self._reading.cancelled() and isinstance(exc := self._reading.exception(), Exception):
-            return exc
-        return RuntimeError(f"nobody follows {self._topic} any more")
+        return await self._reading.failed()
 
     async def _read(self) -> None:
         while True:

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -259,10 +260,7 @@ async def _hostile(files: tuple[Path, ...], *, mutated: int, crafted: int, seed:
         prints = [await _print_of(pool, media) for media in good]
         start_rss, worker_rss = pool.stats.rss_bytes, [resident_mib()]
         every: list[Hostile] = [
-            *(
-                Hostile(f"mutated {n}", MAY_OPEN, lambda n=n: damaged(good[n % len(good)], dice))  # type: ignore[misc]
-                for n in range(mutated)
-            ),
+            *(Hostile(f"mutated {n}", MAY_OPEN, partial(damaged, good[n % len(good)], dice)) for n in range(mutated)),
             *crafted_chunks(good, crafted, dice),
         ]
         dice.shuffle(every)

@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from streamproc.adapters.chunk_history import KafkaChunkHistory
-from streamproc.adapters.faust_app import run_agent
+from streamproc.adapters.faust_app import Companion, run_agent
 from streamproc.adapters.health import Health
 from streamproc.adapters.kafka_admin import KafkaAdmin
 from streamproc.adapters.kafka_client import KafkaClient
@@ -137,7 +137,7 @@ async def run_one(settings: Settings, name: str) -> None:
 class _Built:
     agent: AnyAgent
     followers: tuple[TopicFollower, ...] = ()  # partition by partition, with the input
-    companions: tuple[TopicFollower | ReleaseWatch, ...] = ()
+    companions: tuple[Companion, ...] = ()
 
 
 @asynccontextmanager
