@@ -251,10 +251,9 @@ def _train(args: argparse.Namespace, progress: Progress) -> int:
 def _adapt(args: argparse.Namespace, progress: Progress) -> int:
     tune_process()
     from encoders.adapt import adapt_release
-    from encoders.release import shipped
 
     digest = adapt_release(
-        args.release or shipped("lite"),
+        _release_folder(args),
         args.data,
         args.out,
         new=_products(args.new) if args.new else (),
@@ -270,7 +269,7 @@ def _adapt(args: argparse.Namespace, progress: Progress) -> int:
 
 def _evaluate(args: argparse.Namespace, progress: Progress) -> int:
     from encoders.evaluate import evaluate, table, write_vectors
-    from encoders.release import load, shipped
+    from encoders.release import load
 
     gates = [_gate(text) for text in args.fail_under]
     if None in gates:
@@ -301,7 +300,7 @@ def _evaluate(args: argparse.Namespace, progress: Progress) -> int:
     if args.card:
         from encoders.card import card_of
 
-        card_of(args.release or shipped("lite"), result)
+        card_of(_release_folder(args), result)
     _say({"R@1": result["retrieval"]["R@1"], "release": release.digest})
     missed = [name for name, least in (gate for gate in gates if gate) if result["retrieval"].get(name, 0.0) < least]
     return 1 if missed else 0
@@ -320,19 +319,18 @@ def _folds(args: argparse.Namespace, progress: Progress) -> int:
 
 def _card(args: argparse.Namespace, progress: Progress) -> int:
     from encoders.card import write_card
-    from encoders.release import FIGURES, shipped
+    from encoders.release import FIGURES
 
-    folder = args.release or shipped("lite")
+    folder = _release_folder(args)
     _say({"card": str(write_card(folder, args.figures or folder / FIGURES, beside=dict(args.beside)))})
     return 0
 
 
 def _speed(args: argparse.Namespace, progress: Progress) -> int:
     tune_process()
-    from encoders.release import shipped
     from encoders.speed import speed, table
 
-    result = speed(args.release or shipped("lite"), rounds=args.rounds, report=progress)
+    result = speed(_release_folder(args), rounds=args.rounds, report=progress)
     progress.close()
     sys.stdout.write(table(result) + "\n")
     if args.json:
@@ -399,6 +397,13 @@ def _config(args: argparse.Namespace) -> TrainingConfig:
     from encoders.config import preset, read_config
 
     return read_config(args.config) if args.config else preset(args.preset)
+
+
+def _release_folder(args: argparse.Namespace) -> Path:
+    from encoders.release import shipped
+
+    folder: Path | None = args.release
+    return folder or shipped("lite")
 
 
 def _products(path: Path) -> list[str]:

@@ -38,20 +38,21 @@ def train_release(
 ) -> str:
     """Trains both towers and packs them into OUT/release; returns the digest. Goes on where an earlier run stopped."""
     train(config, data, out, cache=cache, steps=steps, report=report)
+    grocery = read_grocery(data, config.data.split)
     text, told = out / "text.safetensors", out / "run.json"
     figures: dict[str, float] = msgspec.json.decode(told.read_bytes())["text_figures"] if told.exists() else {}
     if not text.exists():
-        weights, figures = train_text(config.text, config.dim, config.seed, read_products(data), report)
+        weights, figures = train_text(config.text, config.dim, config.seed, grocery.products, report)
         save_arrays(weights, text)
     told.write_bytes(
         msgspec.json.encode(
             {
                 "config": config,
-                "data_sha256": read_grocery(data, config.data.split).sha256(),
+                "data_sha256": grocery.sha256(),
                 "seed": config.seed,
                 "torch": str(torch.__version__),
                 "text_figures": figures,
-                "hint": hint_of(product.title for product in read_products(data)),
+                "hint": hint_of(product.title for product in grocery.products),
             }
         )
     )

@@ -8,6 +8,7 @@ import os
 import pickle  # for the name of its error; nothing is unpickled
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -269,16 +270,16 @@ def compare(
     is_photo = torch.cat([real, torch.zeros(len(products), dtype=torch.bool)])
     across = is_photo[:, None] & fresh[samples][None, :]
     known = album.photographed[labels]
+    to_pages = partial(
+        page_cross_entropy,
+        labels=labels,
+        scale=shape.scale,
+        margin=shape.margin,
+        smoothing=shape.smoothing,
+        left_out=apart,
+    )
     terms = {
-        "pages": page_cross_entropy(
-            live,
-            gallery,
-            labels,
-            scale=shape.scale,
-            margin=shape.margin,
-            smoothing=shape.smoothing,
-            left_out=apart,
-        ),
+        "pages": to_pages(live, gallery),
         "centroid": _centroids(config, live[known], rank[labels[known]], pages),
         "contrast": supervised_contrast(
             torch.cat([live, pages]), samples, temperature=shape.temperature, left_out=across | across.T
@@ -287,16 +288,7 @@ def compare(
     loss = terms["pages"] + shape.centroid * terms["centroid"] + shape.contrast * terms["contrast"]
     for prefix in shape.prefixes:
         short_live, short_pages = (torch.nn.functional.normalize(v[:, :prefix], dim=-1) for v in (live, gallery))
-        short = page_cross_entropy(
-            short_live,
-            short_pages,
-            labels,
-            scale=shape.scale,
-            margin=shape.margin,
-            smoothing=shape.smoothing,
-            left_out=apart,
-        )
-        loss = loss + shape.prefix * short
+        loss = loss + shape.prefix * to_pages(short_live, short_pages)
     return {"loss": loss} | terms
 
 
