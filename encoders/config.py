@@ -61,13 +61,17 @@ class Data(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Batch(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One step's pictures: for each of `products`, `photos` live photos, `synthetic` packshots set into scenes that
-    pass for live photos, and one page view. `hard` of the batches are made of products that look alike."""
+    pass for live photos, and one page view. `hard` of the batches are made of products that look alike.
+
+    `swapped` of the batches lie in a world of other colours, whose pages nobody could learn by heart: there photos are
+    matched to pages by looking alone, as products that come later have to be."""
 
     products: Positive = 10
     photos: Positive = 4
     synthetic: Annotated[int, msgspec.Meta(ge=0)] = 1
     hard: Share = 0.5
     wide: Share = 0.35
+    swapped: Share = 0.0
 
 
 class Views(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

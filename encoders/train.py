@@ -25,7 +25,7 @@ from encoders.errors import TrainingStopped, WeightsRefused
 from encoders.grocery import Grocery, Photo, read_grocery, split_photos
 from encoders.losses import centroid_cross_entropy, page_cross_entropy, supervised_contrast
 from encoders.sampler import Draw, ProductSampler
-from encoders.views import Kept, Report, ViewCache, tensor, view_cache
+from encoders.views import Kept, Report, ViewCache, swapped_caches, tensor, view_cache
 from encoders.vision import ImageTower, pretrained
 
 CHUNK = 16  # pages whose vectors are taken together
@@ -37,6 +37,7 @@ class Album(NamedTuple):
     """Everything that training looks at. `labels` are ranks in the catalogue, `rows` say where in the cache."""
 
     views: ViewCache
+    swapped: tuple[ViewCache, ...]  # the same pictures in other colours
     photographed: Tensor  # bool (P,), the products that have live photos
     also: Tensor  # int64, ranks of the products that are learnt from their pages alone
     labels: Tensor  # int64 (N,)
@@ -74,8 +75,9 @@ def train(
     torch.set_num_threads(1)
     grocery = read_grocery(data, config.data.split)
     tower = new_tower(config)
-    views = view_cache(config, grocery, tower.backbone, cache or out / "views", report)
-    album = training_album(config, grocery, views)
+    root = cache or out / "views"
+    views = view_cache(config, grocery, tower.backbone, root, report)
+    album = training_album(config, grocery, views, swapped_caches(config, grocery, tower.backbone, root, report))
     warm(config, tower, album, out / "warm.safetensors", report)
     batch = config.batch
     sampler = ProductSampler(
@@ -119,7 +121,9 @@ def _pages_only(config: TrainingConfig, grocery: Grocery) -> list[int]:
     return [label[product] for product in config.data.unseen] if config.data.unseen_pages else []
 
 
-def training_album(config: TrainingConfig, grocery: Grocery, views: ViewCache) -> Album:
+def training_album(
+    config: TrainingConfig, grocery: Grocery, views: ViewCache, swapped: tuple[ViewCache, ...] = ()
+) -> Album:
     """The photos of the config's split and their views."""
     label = grocery.label()
     place = {photo.key: row for row, photo in enumerate(grocery.photos)}
@@ -127,6 +131,7 @@ def training_album(config: TrainingConfig, grocery: Grocery, views: ViewCache) -
     labels = torch.tensor([label[photo.product_id] for photo in photos])
     return Album(
         views=views,
+        swapped=swapped,
         photographed=torch.zeros(len(label), dtype=torch.bool).index_fill(0, labels, value=True),
         also=torch.tensor(_pages_only(config, grocery), dtype=torch.int64),
         labels=labels,
@@ -222,12 +227,14 @@ def learn(config: TrainingConfig, run: Run, album: Album, draw: Draw, step: int)
     rng = np.random.default_rng([config.seed, step, 1])
     torch.manual_seed(config.seed * 1_000_003 + step)  # for drop-path
     run.tower.train()
-    live, labels, real = _live_batch(config, album, draw, rng)
+    swapped = bool(album.swapped) and rng.random() < config.batch.swapped
+    views = album.swapped[rng.integers(len(album.swapped))] if swapped else album.views
+    live, labels, real = _live_batch(config, album, views, draw, rng)
     products = torch.from_numpy(draw.products)
-    shots = _some_views(album.views.page, draw.products, rng)
+    shots = _some_views(views.page, draw.products, rng)
     vectors, pages = _embed(config, run.tower, live), _embed(config, run.tower, shots)
     gallery = run.bank.index_copy(0, products, pages)
-    terms = compare(config, album, vectors, labels, real, pages, products, gallery)
+    terms = compare(config, album, vectors, labels, real, pages, products, gallery, alone=swapped)
     if not torch.isfinite(terms["loss"]):
         return {name: float(value.detach()) for name, value in terms.items()}
     _set_rates(config, run.optimiser, step)
@@ -236,7 +243,8 @@ def learn(config: TrainingConfig, run: Run, album: Album, draw: Draw, step: int)
     trained = [p for group in run.optimiser.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(trained, config.optimiser.clip)
     run.optimiser.step()
-    run.bank[products] = pages.detach()
+    if not swapped:
+        run.bank[products] = pages.detach()
     keep = min(config.optimiser.ema, (1 + step) / (10 + step))
     with torch.no_grad():
         for name, value in run.tower.state_dict().items():
@@ -253,9 +261,12 @@ def compare(
     pages: Tensor,
     products: Tensor,
     gallery: Tensor,
+    *,
+    alone: bool = False,
 ) -> dict[str, Tensor]:
     """The loss and its terms: live (B, dim) with labels (B,), of which `real` (B,) are photos and the others made from
-    packshots, the step's pages (n, dim) of products (n,), and the gallery (P, dim) of all pages.
+    packshots, the step's pages (n, dim) of products (n,), and the gallery (P, dim) of all pages, of which only the
+    step's count where they are `alone` in their world.
 
     A photo says nothing of products that have none: they would only ever be what it does not show, and learn that no
     photo shows them. Products that are not met at all say nothing to anybody.
@@ -266,6 +277,8 @@ def compare(
     apart = (real[:, None] & fresh[None, :]) | unmet[None, :]
     rank = torch.full((len(gallery),), -1)
     rank[products] = torch.arange(len(products))
+    if alone:
+        apart = apart | (rank < 0)[None, :]
     samples = torch.cat([labels, products])
     is_photo = torch.cat([real, torch.zeros(len(products), dtype=torch.bool)])
     across = is_photo[:, None] & fresh[samples][None, :]
@@ -301,10 +314,9 @@ def _centroids(config: TrainingConfig, live: Tensor, ranks: Tensor, pages: Tenso
 
 
 def _live_batch(
-    config: TrainingConfig, album: Album, draw: Draw, rng: np.random.Generator
+    config: TrainingConfig, album: Album, views: ViewCache, draw: Draw, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Views of the step's live pictures, photos and then those made from packshots, their labels, which are photos."""
-    views = album.views
     real = draw.photos[draw.photos >= 0].reshape(-1)
     alone = draw.products[(draw.photos < 0).all(axis=1)]
     made = np.concatenate([np.tile(draw.products, config.batch.synthetic), np.tile(alone, config.batch.photos - 1)])

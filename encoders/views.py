@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoders.augment import live_views, packshot_views
-from encoders.config import TrainingConfig
+from encoders.config import TrainingConfig, Views
 from encoders.grocery import Grocery
 from encoders.pictures import Preprocessing, cut_out, fitted, page_view, read_picture
 from encoders.vision import EfficientNetLite
 
 STORED = 256  # side of the decoded photos, pixels
 CHUNK = 8  # pictures at a time; few, so that what is between the layers stays small
+OTHER_COLOURS = ((1, 2, 0), (2, 0, 1))  # which channel stands for red, green and blue in worlds of other colours
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Told of progress: (what, done, of how many, figures)."""
@@ -45,15 +46,40 @@ class ViewCache(NamedTuple):
 
 
 def view_cache(
-    config: TrainingConfig, grocery: Grocery, trunk: EfficientNetLite, root: Path, report: Report
+    config: TrainingConfig,
+    grocery: Grocery,
+    trunk: EfficientNetLite,
+    root: Path,
+    report: Report,
+    *,
+    colours: tuple[int, int, int] | None = None,
 ) -> ViewCache:
-    """The cache for this data, trunk and set of views below `root`; made if it is not there (minutes)."""
-    folder = root / _identity(config, grocery)
+    """The cache for this data, trunk and set of views below `root`; made if it is not there (minutes). `colours` are
+    the channels that stand for red, green and blue, if not themselves."""
+    folder = root / _identity(config, grocery, colours)
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _make(config, grocery, trunk, folder, report)
+        _make(config, grocery, trunk, folder, colours or (0, 1, 2), report)
         (folder / "complete").touch()
     return ViewCache(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ViewCache._fields))
+
+
+def swapped_caches(
+    config: TrainingConfig, grocery: Grocery, trunk: EfficientNetLite, root: Path, report: Report
+) -> tuple[ViewCache, ...]:
+    """The same pictures in other colours, with fewer views of each; none where no batch is `swapped`."""
+    if not config.batch.swapped:
+        return ()
+    kept = config.views
+    fewer = Views(
+        square=max(2, kept.square // 3),
+        wide=max(1, kept.wide // 3),
+        page=max(1, kept.page // 2),
+        shot_square=max(1, kept.shot_square // 4),
+        shot_wide=max(1, kept.shot_wide // 4),
+    )
+    few = msgspec.structs.replace(config, views=fewer)
+    return tuple(view_cache(few, grocery, trunk, root, report, colours=colours) for colours in OTHER_COLOURS)
 
 
 def tensor(kept: Kept) -> Tensor:
@@ -71,7 +97,7 @@ def planes(picture: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
-def _identity(config: TrainingConfig, grocery: Grocery) -> str:
+def _identity(config: TrainingConfig, grocery: Grocery, colours: tuple[int, int, int] | None) -> str:
     vision = config.vision
     told = [
         vision.backbone,
@@ -82,13 +108,24 @@ def _identity(config: TrainingConfig, grocery: Grocery) -> str:
         config.seed,
         msgspec.structs.asdict(config.views),
         grocery.sha256(),
+        *([colours] if colours else []),
     ]
     return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
 
-def _make(config: TrainingConfig, grocery: Grocery, trunk: EfficientNetLite, folder: Path, report: Report) -> None:
-    photos = torch.stack([planes(fitted(read_picture(photo.path), (STORED, STORED))) for photo in grocery.photos])
-    pictures = [read_picture(product.packshot) for product in grocery.products]
+def _make(
+    config: TrainingConfig,
+    grocery: Grocery,
+    trunk: EfficientNetLite,
+    folder: Path,
+    colours: tuple[int, int, int],
+    report: Report,
+) -> None:
+    def read(path: Path) -> NDArray[np.uint8]:
+        return read_picture(path)[..., list(colours)]
+
+    photos = torch.stack([planes(fitted(read(photo.path), (STORED, STORED))) for photo in grocery.photos])
+    pictures = [read(product.packshot) for product in grocery.products]
     shots = torch.stack([planes(cut_out(fitted(picture, (224, 224)))) for picture in pictures])
     preprocessing = preprocessing_of(config)
     square, wide = config.vision.train_square, config.vision.train_wide

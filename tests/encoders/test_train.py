@@ -13,8 +13,8 @@ from encoders.config import TrainingConfig
 from encoders.errors import TrainingStopped, WeightsRefused
 from encoders.grocery import read_grocery
 from encoders.sampler import Draw
-from encoders.train import begin, learn, new_tower, train, training_album, training_photos, warm
-from encoders.views import view_cache
+from encoders.train import begin, compare, learn, new_tower, train, training_album, training_photos, warm
+from encoders.views import swapped_caches, view_cache
 from tests.encoders.conftest import silent
 
 
@@ -112,6 +112,41 @@ def test_a_product_without_photos_is_learnt_from_its_page(
     config = msgspec.structs.replace(tiny, data=data, batch=msgspec.structs.replace(tiny.batch, products=6))
 
     assert train(config, shop, tmp_path, cache=cache, report=silent).exists()
+
+
+def test_a_batch_in_other_colours_leaves_the_learnt_pages_alone(
+    tiny: TrainingConfig, shop: Path, cache: Path, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(tiny, batch=msgspec.structs.replace(tiny.batch, swapped=1.0))
+    grocery, tower = read_grocery(shop), new_tower(config)
+    views = view_cache(config, grocery, tower.backbone, cache, silent)
+    swapped = swapped_caches(config, grocery, tower.backbone, cache, silent)
+    album = training_album(config, grocery, views, swapped)
+    warm(config, tower, album, tmp_path / "warm.safetensors", silent)
+    run = begin(config, tower, album)
+    before, weights = run.bank.clone(), run.tower.project.weight.detach().clone()
+    draw = Draw(np.array([0, 1, 2]), np.array([np.nonzero(album.labels.numpy() == k)[0][:2] for k in range(3)]), False)
+    learn(config, run, album, draw, 0)
+
+    assert torch.equal(before, run.bank)
+    assert not torch.equal(weights, run.tower.project.weight)
+    assert not np.array_equal(swapped[0].gallery, views.gallery)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_alone_in_their_world_only_the_pages_of_a_step_count(
+    tiny: TrainingConfig, shop: Path, cache: Path, alone: bool
+) -> None:
+    grocery, tower = read_grocery(shop), new_tower(tiny)
+    album = training_album(tiny, grocery, view_cache(tiny, grocery, tower.backbone, cache, silent))
+    vectors, drawn = torch.eye(len(grocery.products), tiny.dim), torch.tensor([0, 1, 2])
+    alike = torch.cat([vectors[:3], vectors[:1].expand(len(vectors) - 3, -1)])  # all others look like the first photo
+    unlike, other = (
+        compare(tiny, album, vectors[:3], drawn, torch.ones(3).bool(), vectors[:3], drawn, pages, alone=alone)["loss"]
+        for pages in (vectors, alike)
+    )
+
+    assert alone == bool(torch.equal(unlike, other))
 
 
 def _warm_weights(config: TrainingConfig) -> bytes:
