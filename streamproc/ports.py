@@ -113,7 +113,8 @@ class Agent(Protocol[S]):
         ...
 
     def forget(self, keys: Sequence[str]) -> None:
-        """The partitions of these keys went elsewhere: drop what is kept beside the state."""
+        """The partitions of these keys went elsewhere, or their states were forgotten: drop what is kept beside the
+        state."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 A chunk may cost a child its life (memory, processor time, wall time, a fault in a decoder): the child is replaced and
 the chunk tried once more; the second death is BadMessage `killed_decoder`. Media goes to the child and pixels and
-samples come back in memfds: one copy in, none out. A clip holds one file descriptor as long as its arrays live.
+samples come back in memfds: one copy in, none out of the pixels. A clip holds one file descriptor as long as its
+pixels live; its sound does not, as it is kept until its utterance ends, long after the pixels have been looked at.
 """
 
 from __future__ import annotations
@@ -261,7 +262,7 @@ class DecoderPool:
 
 
 def _clip(answer: Answer, fd: int, span: Span) -> ClipMedia:
-    """The answer's arrays, mapped and not copied: memory and descriptor go when the last array on it goes."""
+    """The answer's arrays, the pixels mapped and not copied: memory and descriptor go with the last array on them."""
     pixel_bytes = int(np.prod(answer.shape)) if answer.at_ms else 0
     found, samples = _mapped(answer, fd, pixel_bytes)
     pixels = found.reshape(answer.shape) if answer.at_ms else np.zeros((0, 0, 0, 3), dtype=np.uint8)
@@ -299,7 +300,7 @@ def _mapped(answer: Answer, fd: int, size: int) -> tuple[NDArray[np.uint8], NDAr
         shared = mmap.mmap(fd, whole) if whole else b""
         samples = None
         if answer.samples is not None:
-            samples = np.frombuffer(shared, dtype=np.float32, count=answer.samples, offset=sound_at)
+            samples = np.frombuffer(shared, dtype=np.float32, count=answer.samples, offset=sound_at).copy()
         return np.frombuffer(shared, dtype=np.uint8, count=size), samples
     finally:
         os.close(fd)

@@ -115,6 +115,7 @@ class InputFold:
         if states is not None:
             await patience.until_it_works("forget", lambda: states.save(partition, key, None))
         memory.pop(key, None)
+        self._agent.forget([key])
         self._counters.forgotten += 1
 
     def _read(self, record: Record) -> Delivery:

@@ -196,6 +196,9 @@ class StreamWorker:
         for partition in list(self._partitions.values()):
             if not partition.loaded.is_set():
                 continue
+            for key in partition.heard_ms.keys() - partition.memory.keys():
+                if key.encode() not in partition.lanes:  # nothing was kept of it, so nothing is ever asked about it
+                    del partition.heard_ms[key]
             for key, kept in list(partition.memory.items()):
                 if partition.revoked.is_set() or self.failure is not None:
                     return

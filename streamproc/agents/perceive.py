@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from streamproc.core.chunk import LiveChunk, MediaRef
 from streamproc.core.clip import SAMPLE_RATE_HZ, ClipFrames, ClipMedia, Waveform, still_frames
+from streamproc.core.continuity import ENDED_AFTER_MS
 from streamproc.core.embedding import ClipEmbedding, EvidenceFrame, SeenVector, SpokenVector, Vector, pack
 from streamproc.core.span import Span
 from streamproc.core.transcript import Transcript, Utterance
@@ -121,7 +122,11 @@ class Perceive:
         return await self._hear_and_see(state, delivery, chunk, nothing, lost=reason)
 
     async def idle(self, state: SpeechState, key: str, silent_ms: int) -> None:
-        """Silence is match's business."""
+        """Says nothing, silence is match's business. What match calls ended by now keeps no sound here; should the
+        stream go on after all, its sound is read again."""
+        del state
+        if silent_ms >= ENDED_AFTER_MS:
+            self.forget([key])
 
     def forget(self, keys: Sequence[str]) -> None:
         """Drops the sound and the running transcriptions of these streams."""
@@ -163,8 +168,11 @@ class Perceive:
             open_since_ms=voice.open_since_ms,
             pending=() if chunk.last else closed,
         )
-        after = _with_needed_sound(after, heard)
-        _forget_unneeded(listening, after)
+        if chunk.last:
+            self.forget([chunk.stream_id])  # everything is carried, nothing will be asked for again
+        else:
+            after = _with_needed_sound(after, heard)
+            _forget_unneeded(listening, after)
         outputs = [Output(topic=LIVE_CLIPS, key=chunk.stream_id, message=clip)]
         if utterances:
             transcript = Transcript(

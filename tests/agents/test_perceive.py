@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from streamproc.agents.perceive import Perceive, SpeechState
+from streamproc.agents.perceive import Listening, Perceive, SpeechState
 from streamproc.core.chunk import LiveChunk, MediaRef
 from streamproc.core.clip import SAMPLE_RATE_HZ, ClipFrames, ClipMedia, Waveform
+from streamproc.core.continuity import ENDED_AFTER_MS
 from streamproc.core.embedding import ClipEmbedding, Vector, unpack
 from streamproc.core.span import Span
 from streamproc.core.transcript import Transcript, Utterance
@@ -328,6 +330,47 @@ async def test_an_hour_of_talk_leaves_no_more_behind_than_two_minutes() -> None:
             kept.append((len(state.heard), len(state.pending), len(asyncio.all_tasks()), sounds))
 
     assert kept[0] == kept[1]
+
+
+def kept_beside_states() -> int:
+    gc.collect()
+    return sum(type(each) in (Listening, Waveform) for each in gc.get_objects())
+
+
+async def test_streams_that_have_ended_leave_nothing_behind() -> None:
+    perceive = agent(Voice((SAID,)), Quick())
+    before = kept_beside_states()
+    for n in range(30):
+        chunks = [replace(chunk(s, last=s == 2), stream_id=f"room-{n}") for s in range(3)]
+        [*_, last] = await fold(perceive, chunks)
+        assert last.last
+
+    assert before == kept_beside_states()
+
+
+async def test_a_stream_that_goes_on_after_its_last_chunk_is_heard_again() -> None:
+    chunks = [chunk(0), chunk(1, last=True), chunk(2), chunk(3), chunk(4)]
+    later = Span(start_ms=4_500, end_ms=7_000)
+    clips = await fold(agent(Voice((later,)), Quick(), History(tuple(chunks))), chunks)
+
+    assert [later] == [s.span for clip in clips for s in clip.spoken]
+
+
+async def test_a_stream_that_stopped_without_an_end_keeps_no_sound_and_is_read_again_when_it_goes_on() -> None:
+    chunks = [chunk(n) for n in range(3)]
+    listener = Listener()
+    listener.may.set()
+    perceive = agent(Voice((SAID,)), listener, History(tuple(chunks)))
+    before, state = kept_beside_states(), perceive.fresh("room")
+    state = (await perceive.step(state, delivery(chunks[0]))).state
+
+    await perceive.idle(state, "room", ENDED_AFTER_MS - 1)
+    assert before < kept_beside_states()
+    await perceive.idle(state, "room", ENDED_AFTER_MS)
+    assert before == kept_beside_states()
+
+    await fold(perceive, chunks[1:], state)
+    assert {SAID: (0.0, 0.01)} == listener.heard
 
 
 async def test_a_failed_transcription_is_tried_again_with_the_next_call() -> None:

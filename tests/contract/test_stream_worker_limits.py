@@ -313,6 +313,39 @@ async def test_the_state_of_a_stream_that_nobody_sends_to_gets_a_tombstone_after
     assert 1 == worker.counters.forgotten
 
 
+async def test_an_agent_drops_what_it_keeps_of_a_stream_whose_state_is_forgotten() -> None:
+    world, agent, clock = MemoryWorld(), Tally(), FixedClock()
+    [record] = await placed(world, chunk("room", 0))
+    worker, acks = worker_in(world, agent, clock=clock), Acks()
+    async with assigned(worker):
+        await worker.take(record, acks.of(record))
+        await worker.drained()
+        clock.pass_ms(7 * 24 * 3600 * 1000 + 1)
+        await worker.tick()
+        await worker.drained()
+
+        assert ["room"] == agent.forgotten
+    assert ["room"] == agent.forgotten
+
+
+async def test_keys_of_which_nothing_is_kept_are_not_remembered() -> None:
+    world, agent = MemoryWorld(), Tally()
+    good, *bad = await placed(
+        world,
+        chunk("room", 0),
+        *(Record(topic=LIVE_CHUNKS, key=f"nobody-{n}".encode(), value=b"", headers=()) for n in range(10)),
+    )
+    worker, acks = worker_in(world, agent), Acks()
+    async with assigned(worker):
+        for record in (good, *bad):
+            await worker.take(record, acks.of(record))
+        await worker.drained()
+        await worker.tick()
+
+    assert 10 == worker.counters.dead_letters
+    assert ["room"] == agent.forgotten
+
+
 def test_an_agent_with_state_reads_one_topic_only() -> None:
     world = MemoryWorld.__new__(MemoryWorld)
     with pytest.raises(ValueError, match="one input topic"):

@@ -145,6 +145,20 @@ async def test_frames_outlive_the_pool_and_no_descriptor_stays(media: bytes) -> 
     assert len(os.listdir("/proc/self/fd")) <= before + 2
 
 
+def memory_maps() -> str:
+    return Path("/proc/self/maps").read_text()
+
+
+async def test_sound_that_is_kept_keeps_neither_pixels_nor_a_descriptor(pool: DecoderPool, media: bytes) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    kept = [(await opened(pool, media)).waveform for _ in range(5)]
+    gc.collect()
+
+    assert all(waveform is not None and waveform.samples.any() for waveform in kept)
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert "memfd:chunk" not in memory_maps()
+
+
 @pytest.mark.slow
 async def test_a_child_is_renewed_after_its_share_of_chunks(media: bytes) -> None:
     async with DecoderPool(children=1, limits=ChildLimits(chunks=2)) as pool:
