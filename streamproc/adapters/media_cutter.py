@@ -20,6 +20,7 @@ One picture and one sound track are carried. The same file gives the same bytes.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 import av
+import structlog
 from av.packet import Packet
 
 from streamproc.adapters.media_plan import Timeline
@@ -41,16 +43,20 @@ BASE_S: Final = 1
 
 TICKS_HZ: Final = 90_000
 
-LATE_SOUND_S: Final = 1.5
-"""How far pictures may run ahead of the sound in the file before a chunk goes out without the rest of its sound."""
+LATE_S: Final = 1.5
+"""How far one track may run ahead of the other before a chunk goes out without the rest of that one: sound that comes
+too late for a chunk that is due, or pictures that have stopped while a chunk is as long as it may be."""
 
 STEP_S: Final = 0.04
 
 KEY_SLACK_S: Final = 0.02
 """A key frame this much before the target is on it: stamps are rounded."""
 
-MAX_EARLY: Final = 200
-"""Sound packets kept from before the first key frame."""
+FIRST_KEY_WAIT_S: Final = 10.0
+"""How much sound is kept while no key frame has come; after that the chunks begin with it, without pictures."""
+
+MAX_EARLY: Final = 5_000
+"""Packets kept meanwhile at most."""
 
 MAX_PENDING_BYTES: Final = 256 * 2**20
 
@@ -63,6 +69,8 @@ CONTENT_TYPES: Final = {
     "webm": "video/webm",
     "matroska": "video/x-matroska",
 }
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +151,11 @@ class MediaCutter:
         self._part = 0
         self._pending = _Pending()
 
+    @property
+    def read_s(self) -> float:
+        """How far the input was read, in the time of its chunks."""
+        return max(self._pending.video_end_s, self._pending.audio_end_s)
+
     def chunks(self) -> Iterator[Cut]:
         """Chunks in order, without holes in time. Each waits for the key frame that ends it, and the last for the
         end of the input. Where the input cannot be read on, it ends there and `failure` says why."""
@@ -158,7 +171,10 @@ class MediaCutter:
             if pending.size_bytes > MAX_PENDING_BYTES:
                 raise ValueError(f"over {MAX_PENDING_BYTES >> 20} MiB without a place to cut")
             if is_picture:
-                pending.pictures.append(item)
+                opens = item.packet.is_keyframe and self._may_open(item.at_s)
+                # Without sound a chunk of what nobody can decode is still one that takes its time.
+                if opens or pending.pictures or self._audio is None:
+                    pending.pictures.append(item)
                 pending.video_end_s = max(pending.video_end_s, item.at_s + item.duration_s)
             else:
                 pending.sound.append(item)
@@ -172,7 +188,8 @@ class MediaCutter:
     def _demuxed(self) -> Iterator[Packet[Any]]:
         streams = [stream for stream in (self._video, self._audio) if stream is not None]
         try:
-            yield from (packet for packet in self._container.demux(*streams) if packet.size)
+            packets = (packet for packet in self._container.demux(*streams) if packet.size)
+            yield from packets if self._video is None else with_first_stamped(packets, self._video)
         except av.FFmpegError as failure:
             self.failure = failure
 
@@ -205,15 +222,19 @@ class MediaCutter:
                     yield None
                 self._origin_s, early = None, []
             if self._origin_s is None:
-                if is_picture or self._video is None:
-                    if not packet.is_keyframe:
+                origin_s = at_s
+                if not is_picture and self._video is not None:
+                    early.append(item)
+                    if at_s - early[0].at_s < FIRST_KEY_WAIT_S and len(early) < MAX_EARLY:
                         continue
-                    self._origin_s = at_s
-                    for sound in early:
-                        yield _moved(sound, -at_s), False
-                else:
-                    early = [*early[-MAX_EARLY:], item]
+                    log.warning("no_key_frame", waited_s=round(at_s - early[0].at_s, 1))
+                    origin_s = early[0].at_s
+                    early.pop()
+                elif not packet.is_keyframe:
                     continue
+                self._origin_s = origin_s
+                for sound in early:
+                    yield _moved(sound, -origin_s), False
             yield _moved(item, -self._origin_s), is_picture
 
     # --- where to cut ---
@@ -226,8 +247,8 @@ class MediaCutter:
             return self._start_s + self._target_s if ready else None
         limit_s = self._start_s + MAX_CHUNK_S
         keys = [item.at_s for item in pending.pictures if item.packet.is_keyframe and item.at_s > self._start_s]
-        end_s = next((key for key in keys if key >= self._start_s + self._target_s - KEY_SLACK_S), None)
-        if end_s is None and pending.video_end_s <= limit_s:
+        end_s = next((key for key in keys if key >= self._soonest_s()), None)
+        if end_s is None and max(pending.video_end_s, pending.audio_end_s - LATE_S) <= limit_s:
             return None
         if end_s is None or end_s > limit_s:  # key frames are rarer than a chunk may be long
             early = [key for key in keys if self._start_s + MIN_CHUNK_S <= key <= limit_s]
@@ -235,9 +256,23 @@ class MediaCutter:
         sound_waits = (
             self._audio is not None
             and pending.audio_end_s < end_s + AUDIO_TAIL_S
-            and pending.video_end_s < end_s + LATE_SOUND_S
+            and pending.video_end_s < end_s + LATE_S
         )
         return None if sound_waits else end_s
+
+    def _has_pictures(self) -> bool:
+        """Whether the open chunk begins with a key frame: one that does not has no picture that can be decoded."""
+        first = next(iter(self._pending.pictures), None)
+        return first is not None and first.packet.is_keyframe and first.at_s < self._start_s + KEY_SLACK_S
+
+    def _soonest_s(self) -> float:
+        """Where the open chunk may end at a key frame: one without pictures ends where there are some again."""
+        return self._start_s - KEY_SLACK_S + (self._target_s if self._has_pictures() else MIN_CHUNK_S)
+
+    def _may_open(self, key_s: float) -> bool:
+        """Whether a key frame here opens this chunk or, as far behind its start as a chunk must be long, the next."""
+        into_s = key_s - self._start_s
+        return abs(into_s) < KEY_SLACK_S or into_s >= MIN_CHUNK_S - KEY_SLACK_S
 
     def _rest(self) -> Iterator[Cut]:
         """What is left when the input has ended."""
@@ -249,7 +284,7 @@ class MediaCutter:
             end_s = pending.audio_end_s
         while True:
             keys = [item.at_s for item in pending.pictures if item.packet.is_keyframe]
-            due = [key for key in keys if key >= self._start_s + self._target_s - KEY_SLACK_S]
+            due = [key for key in keys if key >= self._soonest_s()]
             limit_s = self._start_s + MAX_CHUNK_S
             cut_s = min(due[0] if due else end_s, limit_s, end_s)
             if self._video is None:
@@ -262,22 +297,33 @@ class MediaCutter:
 
     def _cut(self, end_s: float, *, last: bool) -> Cut:
         """Writes the open chunk, [start, end), and opens the next one."""
-        pending, start_s = self._pending, self._start_s
+        pending, start_s, has_pictures = self._pending, self._start_s, self._has_pictures()
+        self._start_s = end_s
         following = next(
             (
                 index
                 for index, item in enumerate(pending.pictures)
-                if item.packet.is_keyframe and item.at_s >= end_s - 1e-6
+                if item.packet.is_keyframe and item.at_s >= end_s - 1e-6 and self._may_open(item.at_s)
             ),
             len(pending.pictures),
         )
-        pictures = _without_leading([item for item in pending.pictures[:following] if item.at_s < end_s or last])
+        pictures = [item for item in pending.pictures[:following] if item.at_s < end_s or last]
+        if has_pictures:
+            pictures = _without_leading(pictures)
+        else:
+            pictures = list(itertools.takewhile(lambda item: not item.packet.is_keyframe, pictures))
         # A chunk cut for its length in the middle of a GOP leaves pictures that no chunk can decode.
         pending.pictures = pending.pictures[following:]
+        # Who opens a chunk takes its first picture as its start, else its first sound: then nothing may lie before it.
         sound = [
             item
             for item in pending.sound
-            if item.at_s + item.duration_s > start_s - AUDIO_LEAD_S and item.at_s < end_s + AUDIO_TAIL_S
+            if item.at_s < end_s + AUDIO_TAIL_S
+            and (
+                item.at_s + item.duration_s > start_s - AUDIO_LEAD_S
+                if pictures
+                else item.at_s + item.duration_s / 2 > start_s
+            )
         ]
         start_ms, end_ms = round(start_s * 1000), round(end_s * 1000)
         media = self._mux(pictures, sound, start_ms / 1000)
@@ -286,7 +332,6 @@ class MediaCutter:
         pending.size_bytes = sum(item.packet.size for item in pending.pictures) + sum(
             item.packet.size for item in pending.sound
         )
-        self._start_s = end_s
         return Cut(
             media=media,
             content_type=CONTENT_TYPES[self.format],
@@ -342,6 +387,29 @@ class MediaCutter:
 def _preference(stream: av.VideoStream | av.AudioStream) -> tuple[bool, int]:
     """The track marked as default first, else the first."""
     return not stream.disposition & av.stream.Disposition.default, stream.index
+
+
+def with_first_stamped(packets: Iterator[Packet[Any]], video: av.VideoStream) -> Iterator[Packet[Any]]:
+    """The packets as they come, but the first picture always has a time.
+
+    FFmpeg's parser loses that one where packets have no place in a file, as in RTSP, and it is the key frame that
+    servers begin with. So what comes is held until a picture has a decode time: by then all pictures that are shown
+    before that one are here, and the first picture is shown one frame before the earliest of them.
+    """
+    held: list[Packet[Any]] = []
+    pictures: list[Packet[Any]] = []
+    for packet in packets:
+        held.append(packet)
+        if packet.stream_index == video.index:
+            pictures.append(packet)
+        if len(held) == MAX_EARLY or (pictures and pictures[0].pts is not None):
+            break
+        if pictures and packet is pictures[-1] and packet.dts is not None:
+            frame = packet.duration or round(1 / (video.average_rate or 25) / packet.time_base)
+            pictures[0].pts = min(later.pts for later in pictures[1:] if later.pts is not None) - frame
+            break
+    yield from held
+    yield from packets
 
 
 def _moved(item: _Packet, by_s: float) -> _Packet:

@@ -60,7 +60,7 @@ class Timeline:
 
     def offset_s(self, track: int, dts_s: float | None, duration_s: float) -> float:
         """What to add to this packet's times. Call once per packet, in file order; without a decode time the
-        packet is taken to be on the newest clock."""
+        packet is taken to be on the newest clock. A track that comes back after a pause is where the others are."""
         if dts_s is None:
             return self._offsets[-1]
         expected = self._next.get(track)
@@ -69,7 +69,9 @@ class Timeline:
         else:
             offset = min(self._offsets, key=lambda known: abs(dts_s + known - expected))
             step = dts_s + offset - expected
-            if step < -BACKWARD_SLACK_S or step > SAME_STREAM_JUMP_S:
+            others = (at_s for other, at_s in self._next.items() if other != track)
+            paused = step > 0 and any(abs(dts_s + offset - at_s) < SAME_STREAM_JUMP_S for at_s in others)
+            if not paused and (step < -BACKWARD_SLACK_S or step > SAME_STREAM_JUMP_S):
                 wrapped = offset + WRAP_S if abs(step + WRAP_S) < SAME_STREAM_JUMP_S else None
                 offset = expected - dts_s if wrapped is None else wrapped
                 self._offsets = [*self._offsets[1 - KNOWN_CLOCKS :], offset]

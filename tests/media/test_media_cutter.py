@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 
 import av
 import numpy as np
 import pytest
+import structlog
 from numpy.typing import NDArray
 
 from streamproc.adapters import av_media
@@ -16,7 +18,17 @@ from streamproc.adapters.media_cutter import Cut, MediaCutter
 from streamproc.adapters.media_plan import MediaLimits
 from streamproc.core.clip import ClipMedia
 from streamproc.core.span import Span
-from tests.media.made_media import HEIGHT, WIDTH, Elementary, encoded_audio, encoded_video, lag_ms, number_in, write
+from tests.media.made_media import (
+    HEIGHT,
+    WIDTH,
+    Elementary,
+    Written,
+    encoded_audio,
+    encoded_video,
+    lag_ms,
+    number_in,
+    write,
+)
 
 SECONDS = 7
 
@@ -178,11 +190,50 @@ def test_key_frames_rarer_than_a_chunk_may_be_long_leave_sound_without_pictures(
     assert all(clip.waveform is not None for clip in clips)
 
 
+def without_pictures(start_s: float, end_s: float) -> Callable[[list[Written]], list[Written]]:
+    """The accident of a camera that shows nothing for a while; the sound goes on."""
+    return lambda written: [item for item in written if item.track == 1 or not start_s <= item.pts_s < end_s]
+
+
+def assert_sound_in_time(pieces: list[Cut]) -> None:
+    """As near as half a packet, plus one that the encoder is late."""
+    for piece in pieces:
+        samples = decoded(piece).waveform
+        assert samples is not None
+        late_ms, _ = lag_ms(samples.samples[1600:-1600], piece.start_ms / 1000 + 0.1, within_ms=300)
+        assert -12 < late_ms < 33
+
+
 def test_a_file_without_pictures_is_cut_by_its_sound() -> None:
     pieces = cut(write("mpegts", [encoded_audio("aac", seconds=SECONDS)]))
 
     assert_contract(pieces)
     assert [2000, 2000, 2000] == [piece.duration_ms for piece in pieces[:3]]
+    assert_sound_in_time(pieces[:3])
+
+
+def test_sound_goes_on_where_pictures_stop_and_return() -> None:
+    video, audio = encoded_video("h264", seconds=40, gop=50, size=(64, 64)), encoded_audio("aac", seconds=40)
+    pieces = cut(write("mpegts", [video, audio], change=without_pictures(5.0, 31.0)))
+
+    assert_contract(pieces)
+    assert [0, 2000, 4000, 14_000, 24_000, 32_000, 34_000, 36_000, 38_000] == [piece.start_ms for piece in pieces]
+    shown = [piece for piece in pieces if decoded(piece).frames.at_ms]
+    assert [0, 2000, 4000, 32_000, 34_000, 36_000, 38_000] == [piece.start_ms for piece in shown]
+    assert all(decoded(piece).frames.at_ms[0] == piece.start_ms for piece in shown)
+    assert_sound_in_time(pieces)
+
+
+def test_sound_does_not_wait_for_ever_for_the_first_key_frame() -> None:
+    video, audio = encoded_video("h264", seconds=26, gop=50, size=(64, 64)), encoded_audio("aac", seconds=26)
+    with structlog.testing.capture_logs() as logs:
+        pieces = cut(write("mpegts", [video, audio], change=without_pictures(0.0, 15.0)))
+
+    assert ["no_key_frame"] == [entry["event"] for entry in logs]
+    assert_contract(pieces)
+    assert [0, 10_000] == [piece.start_ms for piece in pieces[:2]]
+    assert [False, False, True] == [bool(decoded(piece).frames.at_ms) for piece in pieces[:3]]
+    assert 16_000 == pytest.approx(pieces[2].start_ms, abs=25)
 
 
 def test_a_file_without_sound_is_cut_by_its_pictures() -> None:
