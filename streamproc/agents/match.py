@@ -163,7 +163,6 @@ class _Pages:
         if kept is not None:
             complete = len(kept[1].product_ids) == len(set(shelf.product_ids))
             if now - kept[0] < (REFRESH if complete else REFRESH_INCOMPLETE):
-                self._shelves.move_to_end(key)
                 return kept[1]
         gallery = Gallery(await self._index.pages_of(collection, shelf.product_ids))
         _keep(self._shelves, key, (now, gallery), SHELVES_KEPT)
@@ -195,10 +194,11 @@ class _Pages:
         return [row for product in products for row in fresh[product]]
 
 
-def _keep(kept: OrderedDict[K, V], key: K, value: V, limit: int) -> None:
+def _keep(kept: OrderedDict[K, tuple[datetime, V]], key: K, value: tuple[datetime, V], limit: int) -> None:
+    """Drops what is too old to be used, since rooms close and nobody says so here, and beyond the limit the oldest."""
     kept[key] = value
     kept.move_to_end(key)
-    while len(kept) > limit:
+    while len(kept) > limit or value[0] - next(iter(kept.values()))[0] >= REFRESH:
         kept.popitem(last=False)
 
 

@@ -111,6 +111,7 @@ class EmbeddedWorld:
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",  # processes that share cores must not spin
+            "MALLOC_ARENA_MAX": "2",  # glibc's 8 a core fragment: arrays are made in one thread and freed in another
             **self.environment,
             "STREAMPROC_HEALTH_PORT": str(port),
             "STREAMPROC_WORKER_ID": f"{name}-0",

@@ -39,7 +39,16 @@ from streamproc.jobs.kafka_pipeline import KafkaPipeline
 from streamproc.jobs.reindex import collection_of
 from streamproc.ports import ReleaseFacts
 from streamproc.settings import Settings
-from streamproc.topics import LIVE_CANDIDATES, LIVE_CHUNKS, LIVE_CLIPS, LIVE_SHELVES, RELEASES
+from streamproc.topics import (
+    LIVE_CANDIDATES,
+    LIVE_CHUNKS,
+    LIVE_CLIPS,
+    LIVE_SHELVES,
+    MATCH_STATE,
+    RELEASES,
+    SPEECH_STATE,
+    SPOT_STATE,
+)
 from streamproc.topology import model
 from streamproc.wiring.engines import (
     STAGE,
@@ -53,6 +62,7 @@ from streamproc.wiring.engines import (
 )
 from streamproc.wiring.process_watch import spent_cpu_s, watched_memory
 
+NEVER_READ: Final = 0  # again, in a world whose workers are started once
 KEPT_MEDIA_BYTES: Final = 8 * 2**20  # of chunks that every agent has done with, per partition, for speech
 ACTIVATED_AT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -114,7 +124,8 @@ def recognise(
     async def work() -> Figures:
         async with AsyncExitStack() as stack:
             if through == "memory":
-                pipeline: Any = await stack.enter_async_context(memory_pipeline(settings, without=without))
+                in_memory = memory_pipeline(settings, without=without, keep_between=record is not None)
+                pipeline: Any = await stack.enter_async_context(in_memory)
             else:
                 pipeline = await stack.enter_async_context(kafka_pipeline(settings))
             watch = _Stopwatch()
@@ -191,10 +202,15 @@ def bench(
 
 
 @asynccontextmanager
-async def memory_pipeline(settings: Settings, *, without: str | None = None) -> AsyncIterator[MemoryPipeline]:
-    """All four agents in this process."""
+async def memory_pipeline(
+    settings: Settings, *, without: str | None = None, keep_between: bool = True
+) -> AsyncIterator[MemoryPipeline]:
+    """All four agents in this process. Without `keep_between` what goes from agent to agent is dropped once read."""
     clock = SystemClock()
-    broker = MemoryBroker(clock=clock, partitions=PARTITIONS, retain_bytes={LIVE_CHUNKS: KEPT_MEDIA_BYTES})
+    retained = {LIVE_CHUNKS: KEPT_MEDIA_BYTES} | dict.fromkeys((SPEECH_STATE, MATCH_STATE, SPOT_STATE), NEVER_READ)
+    if not keep_between:
+        retained |= dict.fromkeys((LIVE_CLIPS, LIVE_CANDIDATES), NEVER_READ)
+    broker = MemoryBroker(clock=clock, partitions=PARTITIONS, retain_bytes=retained)
     activations: LatestByKey[ReleaseActivation] = LatestByKey(ReleaseActivation)
     rooms = shelves_by_version()
     MemoryFollower(broker, RELEASES, activations)

@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -9,6 +10,7 @@ from streamproc.core.calibration import Calibration
 from streamproc.core.candidate import CandidateRecord, Candidates, Ended, Gap, Stalled
 from streamproc.core.catalog import Shelf
 from streamproc.core.embedding import ClipEmbedding, PageEmbedding
+from streamproc.core.gallery import Gallery
 from streamproc.core.release import ReleaseActivation
 from streamproc.core.rule import MentionRule
 from streamproc.errors import BadMessage, Unavailable
@@ -311,6 +313,18 @@ async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await world.come(embedding_of(sequence, MUG))
 
     assert ["mug"] == products_in(await world.come(embedding_of(3, MUG)))
+
+
+async def test_pages_of_rooms_that_have_closed_are_dropped_when_they_are_old() -> None:
+    world, kept = await world_with(), []
+    for number in range(10):  # each room sells something of its own, for a minute
+        world.shelves.shelf = shelf_of("mug", f"only-in-{number}")
+        await world.come(embedding_of(number, MUG))
+        world.clock.pass_seconds(61)
+        gc.collect()
+        kept.append(sum(type(each) is Gallery for each in gc.get_objects()))
+
+    assert kept[0] == kept[-1]
 
 
 async def test_a_silent_stream_stalls_and_then_ends() -> None:

@@ -60,6 +60,13 @@ def test_kafka_listens_on_the_loopback_address_only(kafka: EmbeddedKafka) -> Non
     assert {"127.0.0.1"} == listening_addresses(kafka.pid)
 
 
+def test_the_broker_s_heap_grows_with_what_it_needs_and_not_with_the_machine(kafka: EmbeddedKafka) -> None:
+    media = bytes(500_000)
+    asyncio.run(produce(kafka.bootstrap_servers, "much-media", *[media] * 100))
+
+    assert 0 < resident_mb(kafka.pid) < 225  # 290 where the heap begins with a 64th of 24 GB
+
+
 def test_kafka_does_not_start_with_a_tampered_archive(tmp_path: Path, kafka: EmbeddedKafka) -> None:
     assert kafka.running  # so the archives are in the cache
     cache = tmp_path / "cache"
@@ -97,7 +104,7 @@ def test_kafka_and_milvus_are_gone_after_their_parent_was_killed(tmp_path: Path)
     assert [gone(pid) for pid in pids] == [True, True]
 
 
-async def produce(address: str, topic: str, value: bytes) -> None:
+async def produce(address: str, topic: str, *values: bytes) -> None:
     from aiokafka import AIOKafkaProducer
     from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -106,7 +113,8 @@ async def produce(address: str, topic: str, value: bytes) -> None:
     await admin.create_topics([NewTopic(topic, 2, 1)])
     await admin.close()
     async with AIOKafkaProducer(bootstrap_servers=address, max_request_size=4 << 20, acks="all") as producer:
-        await producer.send_and_wait(topic, value, key=b"room-7")
+        for value in values:
+            await producer.send_and_wait(topic, value, key=b"room-7")
 
 
 async def consume_one(address: str, topic: str, group: str) -> bytes:
@@ -124,6 +132,11 @@ async def send(address: str, topic: str) -> None:
 
     async with AIOKafkaProducer(bootstrap_servers=address, request_timeout_ms=2_000) as producer:
         await producer.send_and_wait(topic, b"")
+
+
+def resident_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def listening_addresses(pid: int) -> set[str]:

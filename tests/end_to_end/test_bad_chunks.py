@@ -16,7 +16,7 @@ from streamproc.core.embedding import ClipEmbedding
 from streamproc.jobs.ingest import file_chunks
 from streamproc.jobs.recognise import recognise
 from streamproc.settings import read_settings
-from streamproc.topics import DEAD_LETTERS, LIVE_CANDIDATES, LIVE_CLIPS
+from streamproc.topics import DEAD_LETTERS, LIVE_CANDIDATES, LIVE_CLIPS, MATCH_STATE, SPEECH_STATE, SPOT_STATE
 from streamproc.wiring.worlds import memory_pipeline
 from tests.end_to_end.conftest import MadeWorld
 
@@ -67,6 +67,7 @@ async def test_each_bad_chunk_costs_itself_and_nothing_else(made: MadeWorld, tmp
         clips = {clip.sequence: clip for clip in pipeline.topic(LIVE_CLIPS) if isinstance(clip, ClipEmbedding)}
         gaps = [record.reason for record in pipeline.topic(LIVE_CANDIDATES) if isinstance(record, Gap)]
         letters = [wire.read_dead_letter(record) for record in pipeline.records(DEAD_LETTERS)]
+        states = [record for topic in (SPEECH_STATE, MATCH_STATE, SPOT_STATE) for record in pipeline.records(topic)]
 
     assert [(sequence, reason) for sequence, (_, reason) in bad.items()] == [
         (letter_sequence(letter.original.headers), letter.reason) for letter in letters
@@ -78,6 +79,7 @@ async def test_each_bad_chunk_costs_itself_and_nothing_else(made: MadeWorld, tmp
             assert media == letters[sequence - 2].original.value
     assert [reason for _, reason in bad.values()] == gaps
     assert len(good) == len(clips)
+    assert [] == states  # which nobody will read in a world of one run; an hour of them would be tens of megabytes
     assert all(clips[chunk.sequence].seen for chunk in good if chunk.sequence not in bad)
 
 
