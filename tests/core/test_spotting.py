@@ -1,5 +1,6 @@
 from datetime import timedelta
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -65,6 +66,17 @@ def test_one_doubtful_frame_is_no_mention() -> None:
     _, mentions, _ = fold([clip_of(0, NOTHING, shown("mug", 0.6)), *clips(*[NOTHING] * 5, first=1)])
 
     assert [] == mentions
+
+
+def test_an_hour_of_one_product_after_another_leaves_a_state_no_larger_than_two_minutes() -> None:
+    shows = [shows for n in range(300) for shows in [shown(f"product-{n}")] * 2 + [NOTHING] * 4]
+    state, sizes = StreamMentions(), []
+    for record in clips(*shows):
+        state, _, _ = advance(state, record)
+        sizes.append(len(msgspec.json.encode(state)))
+
+    assert 1_800 == len(sizes)
+    assert max(sizes[1_740:]) < 1.1 * max(sizes[:60])  # the digits of later times
 
 
 def test_unknown_products_give_no_mention() -> None:
