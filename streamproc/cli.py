@@ -17,7 +17,7 @@ from streamproc.errors import BadMessage, Misconfigured, Unavailable
 from streamproc.jobs.bench_quality import BenchPlan
 from streamproc.settings import Settings, read_settings
 from streamproc.wiring import commands as verbs
-from streamproc.wiring import show, workers, worlds
+from streamproc.wiring import show, worlds
 
 T = TypeVar("T")
 
@@ -210,6 +210,8 @@ def run(agents: tuple[str, ...]) -> None:
 
     Example: streamproc run perceive
     """
+    from streamproc.wiring import workers  # it brings Faust: half a second that no other verb need wait
+
     sys.exit(workers.run(_settings(), agents))
 
 
