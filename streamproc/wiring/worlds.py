@@ -35,6 +35,7 @@ from streamproc.errors import Misconfigured
 from streamproc.jobs import bench_quality
 from streamproc.jobs import recognise as recognising
 from streamproc.jobs import topics as topic_jobs
+from streamproc.jobs.ingest import cut_file
 from streamproc.jobs.kafka_pipeline import KafkaPipeline
 from streamproc.jobs.reindex import collection_of
 from streamproc.ports import ReleaseFacts
@@ -79,7 +80,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     cpu_s: float  # this process and its children
     times_real_time: float
     peak_mb: float  # this process and all below it, shared pages once
-    growth_mb: float  # rise of a straight line through the last three quarters of the run
+    growth_mb: float  # rise of a straight line through the last three quarters of the run; pages of files left out
     dead_letters: int = 0
     through: str = "memory"
     release: str = ""
@@ -117,6 +118,9 @@ def recognise(
         raise Misconfigured("--pages", f"{pages} has no page that can be used")
     if through == "kafka" and (without or record):
         raise Misconfigured("--through", "--without and --record go with memory")
+    for file in files:
+        with contextlib.closing(cut_file(file)) as pieces:
+            next(pieces, None)  # one that is no media is told before models and pages are loaded
     settings = msgspec.structs.replace(
         settings, media_prefixes=(*settings.media_prefixes, *_image_folders(catalogue.rows))
     )
