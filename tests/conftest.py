@@ -2,12 +2,14 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 FAST: Final = "not slow"
 MOST_WORKERS: Final = 4  # about 1 GB each
+LONGEST: Final = ("tests/end_to_end/", "tests/encoders/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,3 +33,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     return min(MOST_WORKERS, len(os.sched_getaffinity(0))) if whole and config.option.markexpr == FAST else 0
+
+
+@pytest.hookimpl(trylast=True)  # after the shuffle
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first and side by side: the first worker gets the first half of the list, so that what they share is
+    loaded once, and others take over what is short at its end."""
+    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in LONGEST])
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of this run share, for `made_once`."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent

@@ -26,8 +26,13 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> DemoCatalog:
 
 
 @pytest.fixture(scope="module")
-def stream(catalog: DemoCatalog) -> DemoStream:
-    return make_stream(catalog, "room-1", SECONDS, seed=1)
+def voice() -> Voice:
+    return Voice()
+
+
+@pytest.fixture(scope="module")
+def stream(catalog: DemoCatalog, voice: Voice) -> DemoStream:
+    return make_stream(catalog, "room-1", SECONDS, seed=1, voice=voice)
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +111,10 @@ def test_the_whole_file_holds_the_same_pictures_as_the_chunks(
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
-    catalog: DemoCatalog, stream: DemoStream, chunks: list[DemoChunk]
+    catalog: DemoCatalog, stream: DemoStream, chunks: list[DemoChunk], voice: Voice
 ) -> None:
-    again = make_stream(catalog, "room-1", SECONDS, seed=1)
-    other = make_stream(catalog, "room-1", SECONDS, seed=2)
+    again = make_stream(catalog, "room-1", SECONDS, seed=1)  # another voice says it too
+    other = make_stream(catalog, "room-1", SECONDS, seed=2, voice=voice)
 
     assert stream.truth == again.truth
     assert [chunk.data for chunk in chunks] == [chunk.data for chunk in again.chunks()]
@@ -149,9 +154,9 @@ def test_strangers_have_no_page(catalog: DemoCatalog) -> None:
     assert not any(stranger.product_id in catalog.pages.read_text() for stranger in STRANGERS)
 
 
-def test_the_voice_says_a_sentence_the_same_way_every_time() -> None:
+def test_the_voice_says_a_sentence_the_same_way_every_time(voice: Voice) -> None:
     sentence = "Here it is, the Big Bear Peanut Butter."
-    first, again = Voice().say(sentence), Voice().say(sentence)
+    first, again = voice.say(sentence), Voice().say(sentence)
 
     assert np.array_equal(first, again)
     assert 1.5 < len(first) / 48_000 < 5

@@ -1,5 +1,6 @@
 """A shop in miniature: six products, each of one colour and pattern, with packshots, texts and photos."""
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from PIL import Image
 from encoders.config import Batch, Optimiser, Text, TrainingConfig, Views, Vision
 from encoders.pipeline import train_release
 from encoders.text import Rows
+from tests.made_once import made_once
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 COLOURS = {
@@ -92,11 +94,15 @@ def tiny() -> TrainingConfig:
 
 
 @pytest.fixture(scope="session")
-def run(tiny: TrainingConfig, shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tiny: TrainingConfig, shop: Path, shared: Path) -> Path:
     """The folder of a finished miniature run; its release is in `release`. Not to be changed."""
-    out = tmp_path_factory.mktemp("run")
-    train_release(tiny, shop, out, report=silent)
-    return out
+    return made_once(shared / "run", lambda out: train_release(tiny, shop, out, report=silent))
+
+
+@pytest.fixture(scope="session")
+def cache(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The views of that run, and room for more."""
+    return Path(shutil.copytree(run / "views", tmp_path_factory.mktemp("cache") / "views"))
 
 
 @pytest.fixture(scope="session")

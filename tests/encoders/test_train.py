@@ -18,11 +18,6 @@ from encoders.views import swapped_caches, view_cache
 from tests.encoders.conftest import silent
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("views")
-
-
 def test_one_batch_is_learnt_by_heart(tiny: TrainingConfig, shop: Path, cache: Path, tmp_path: Path) -> None:
     config = msgspec.structs.replace(
         tiny, optimiser=msgspec.structs.replace(tiny.optimiser, steps=1000, backbone_rate=1e-4, head_rate=2e-3)

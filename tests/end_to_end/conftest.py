@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from streamproc.embedded.demo.catalog import make_catalog
 from streamproc.embedded.demo.script import TruthRow
 from streamproc.embedded.demo.stream import make_stream
+from streamproc.embedded.demo.voice import Voice
+from tests.made_once import made_once
 
-STREAMS = {"show-a": 26, "show-b": 22}  # stream id -> seconds
+STREAMS = {"show-a": 26, "show-b": 14}  # stream id -> seconds
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,23 @@ class MadeWorld:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> MadeWorld:
-    folder = tmp_path_factory.mktemp("made")
-    catalog = make_catalog(folder, list(STREAMS), seed=5)
-    files, truth = [], []
+def made(shared: Path) -> MadeWorld:
+    folder = made_once(shared / "made", make_world)
+    truth = folder / "truth.jsonl"
+    return MadeWorld(
+        pages=folder / "pages.jsonl",
+        shelves=folder / "shelves.jsonl",
+        files=tuple(folder / f"{stream_id}.ts" for stream_id in STREAMS),
+        truth=tuple(msgspec.json.decode(line, type=TruthRow) for line in truth.read_bytes().splitlines()),
+    )
+
+
+def make_world(folder: Path) -> None:
+    """The files of a MadeWorld."""
+    catalog, voice = make_catalog(folder, list(STREAMS), seed=5), Voice()
+    truth: list[TruthRow] = []
     for stream_id, seconds in STREAMS.items():
-        stream = make_stream(catalog, stream_id, seconds, seed=5)
-        file = folder / f"{stream_id}.ts"
-        stream.write_ts(file)
-        files.append(file)
+        stream = make_stream(catalog, stream_id, seconds, seed=5, voice=voice)
+        stream.write_ts(folder / f"{stream_id}.ts")
         truth += stream.truth
-    return MadeWorld(pages=catalog.pages, shelves=catalog.shelves, files=tuple(files), truth=tuple(truth))
+    (folder / "truth.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in truth))

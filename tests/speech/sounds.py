@@ -3,6 +3,7 @@
 import wave
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,10 +31,16 @@ def recording(name: str) -> Sound:
 
 
 @cache
-def spoken(text: str) -> Sound:
-    """The sentence in a made voice, without the silence around it; skips where the voice is not installed."""
+def voice() -> Any:
+    """A made voice; skips where it is not installed."""
     hibari = pytest.importorskip("hibari", reason="hibari-tts is not installed")
-    samples = np.asarray(hibari.Hibari(voice="heart", threads=1)(text, seed=0), np.float32)  # 24 kHz
+    return hibari.Hibari(voice="heart", threads=1)
+
+
+@cache
+def spoken(text: str) -> Sound:
+    """The sentence in a made voice, without the silence around it."""
+    samples = np.asarray(voice()(text, seed=0), np.float32)  # 24 kHz
     loud = np.flatnonzero(np.abs(samples) > 0.02 * np.abs(samples).max())
     samples = samples[loud[0] : loud[-1] + 1]
     spectrum = np.fft.rfft(samples)
