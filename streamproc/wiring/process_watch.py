@@ -20,6 +20,7 @@ class MemorySample:
 
     at_s: float  # of a clock that never goes back
     held_mb: float  # proportional set size: a page that n processes share counts 1/n for each
+    own_mb: float  # of that, what is no file's
 
 
 class MemoryWatch:
@@ -37,12 +38,13 @@ class MemoryWatch:
     def growth_mb(self) -> float:
         """Rise of the straight line through the last three quarters of the samples, from the first to the last of them.
 
-        The first quarter, in which models are loaded and caches fill, is left out.
+        The first quarter, in which models are loaded and caches fill, is left out. So are pages of files: the kernel
+        drops them when it likes, and their share rises when a process that is none of ours lets go of the same file.
         """
         settled = self.samples[len(self.samples) // 4 :]
         if len(settled) < 2:
             return 0.0
-        line = statistics.linear_regression([s.at_s for s in settled], [s.held_mb for s in settled])
+        line = statistics.linear_regression([s.at_s for s in settled], [s.own_mb for s in settled])
         return line.slope * (settled[-1].at_s - settled[0].at_s)
 
 
@@ -70,8 +72,10 @@ async def watched_memory() -> AsyncIterator[MemoryWatch]:
 
 def held_now() -> MemorySample:
     """What this process and all below it hold."""
-    held = sum(_held_bytes(pid) for pid in _with_descendants(os.getpid()))
-    return MemorySample(at_s=time.monotonic(), held_mb=held / 2**20)
+    told = [_proportional_kb(pid) for pid in _with_descendants(os.getpid())]
+    held_kb = sum(kb.get("Pss", 0) for kb in told)
+    files_kb = sum(kb.get("Pss_File", 0) for kb in told)
+    return MemorySample(at_s=time.monotonic(), held_mb=held_kb / 1024, own_mb=(held_kb - files_kb) / 1024)
 
 
 def spent_cpu_s() -> float:
@@ -97,9 +101,11 @@ def _with_descendants(pid: int) -> Iterator[int]:
             yield from _with_descendants(child)
 
 
-def _held_bytes(pid: int) -> int:
+def _proportional_kb(pid: int) -> dict[str, int]:
+    """Pss and its parts."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:  # it has just ended
-        return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return {}
+    fields = (line.partition(":") for line in lines if line.startswith("Pss"))
+    return {name: int(size.split()[0]) for name, _, size in fields}

@@ -22,7 +22,7 @@ with open(sys.argv[1], "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mma
 
 def watch(held_mb: Sequence[float]) -> MemoryWatch:
     watched = MemoryWatch()
-    watched.samples = [MemorySample(at_s=2.0 * n, held_mb=held) for n, held in enumerate(held_mb)]
+    watched.samples = [MemorySample(at_s=2.0 * n, held_mb=held, own_mb=held) for n, held in enumerate(held_mb)]
     return watched
 
 
@@ -60,6 +60,27 @@ def test_warming_up_is_no_growth_and_neither_is_a_saw() -> None:
 
 def test_one_sample_has_a_peak_and_no_growth() -> None:
     assert (7.0, 0.0) == (watch([7.0]).peak_mb, watch([7.0]).growth_mb)
+
+
+def test_pages_of_files_are_held_but_are_no_growth(tmp_path: Path) -> None:
+    file = tmp_path / "mapped"
+    file.write_bytes(bytes(SHARED_MB * 2**20))
+    before = held_now()
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert mapped.find(b"x") == -1  # touches every page
+        after = held_now()
+
+    assert after.held_mb - before.held_mb > 0.9 * SHARED_MB
+    assert abs(after.own_mb - before.own_mb) < 0.1 * SHARED_MB
+
+
+def test_shared_memory_such_as_decoded_chunks_is_our_own() -> None:
+    before = held_now()
+    with mmap.mmap(-1, SHARED_MB * 2**20) as shared:
+        shared.write(bytes(SHARED_MB * 2**20))
+        after = held_now()
+
+    assert after.own_mb - before.own_mb > 0.9 * SHARED_MB
 
 
 async def test_the_shortest_watch_has_looked_once() -> None:
