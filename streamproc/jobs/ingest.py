@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 import av
 import msgspec
@@ -22,6 +22,7 @@ import structlog
 
 from streamproc.adapters.hls_source import HlsSource, Run
 from streamproc.adapters.media_cutter import Cut, MediaCutter
+from streamproc.adapters.srt_source import SrtSource
 from streamproc.core.chunk import LiveChunk, MediaRef
 from streamproc.errors import Misconfigured, Unavailable
 from streamproc.ports import ObjectStore
@@ -31,9 +32,6 @@ INLINE_MAX_BYTES: Final = 900 * 1024
 HLS_SCHEMES: Final = frozenset({"http", "https"})
 OPTIONS: Final = {"rtsp": {"rtsp_transport": "tcp"}, "rtsps": {"rtsp_transport": "tcp"}, "rtmp-listen": {"listen": "1"}}
 """Per scheme; rtmp-listen:// waits for an encoder that pushes, as OBS does."""
-
-RELAYS: Final = {"srt": "relay it: `srt-live-transmit srt://… udp://127.0.0.1:5000`, and read udp://127.0.0.1:5000"}
-"""Per scheme that FFmpeg may be built without: what to do then."""
 
 SCHEMES: Final = HLS_SCHEMES | {"rtmp", "rtmps", "rtmp-listen", "rtsp", "rtsps", "srt", "udp", "tcp"}
 
@@ -178,6 +176,12 @@ async def ingest(
     return sent
 
 
+def shown(source: str) -> str:
+    """The source as logs and errors may tell it: without a password, a passphrase or a token."""
+    parts = urlsplit(source)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 class LiveReader:
     """Reads one live source for as long as it lives, and connects again with back-off when it is lost.
 
@@ -209,36 +213,57 @@ class LiveReader:
         self._read_timeout_s = read_timeout_s
         self._now = now
         self._stopped = threading.Event()
+        self._shown = shown(source)
+        # Who waits for an encoder that pushes must be there when it comes back.
+        self._listens = scheme == "rtmp-listen" or "listener" in parse_qs(urlsplit(source).query).get("mode", [])
         self._hls: HlsSource | None = None
+        self._srt: SrtSource | None = None
         self._heard_s = 0.0
+        self._heard = False
 
     def stop(self) -> None:
         """What is being read is cut off; `chunks` ends."""
         self._stopped.set()
         if self._hls is not None:
             self._hls.stop()
+        if self._srt is not None:
+            self._srt.stop()
 
     def chunks(self) -> Iterator[LiveChunk]:
         """Raises Unavailable after `give_up_s` without a chunk, Misconfigured for a source that is not carried."""
         wait_s = self._first_wait_s
         self._heard_s = time.monotonic()
+        scheme = urlsplit(self._source).scheme
         while not self._stopped.is_set():
             try:
-                found = self._hls_chunks() if urlsplit(self._source).scheme in HLS_SCHEMES else self._url_chunks()
+                if scheme in HLS_SCHEMES:
+                    found = self._hls_chunks()
+                else:
+                    found = self._srt_chunks() if scheme == "srt" else self._url_chunks()
                 for chunk in found:
-                    self._heard_s, wait_s = time.monotonic(), self._first_wait_s
+                    self._heard_s, self._heard, wait_s = time.monotonic(), True, self._first_wait_s
                     yield chunk
                 if self._hls is not None:
                     return  # its playlist has ended; a connection that closes may come back
                 why = "closed"
             except (Unavailable, av.FFmpegError, OSError, ValueError) as error:
-                why = str(error)
+                why = self._told(error)
+            if self._stopped.is_set():
+                return
             silent_s = time.monotonic() - self._heard_s
             if self._give_up_s is not None and silent_s + wait_s > self._give_up_s:
-                raise Unavailable("source", f"{self._source}: nothing for {silent_s:.0f} s; last: {why}")
-            log.warning("source_lost", stream_id=self._stream_id, source=self._source, why=why, wait_s=wait_s)
+                raise Unavailable("source", f"{self._shown}: nothing for {silent_s:.0f} s; last: {why}")
+            log.warning("source_lost", stream_id=self._stream_id, source=self._shown, why=why, wait_s=wait_s)
             self._stopped.wait(wait_s)
-            wait_s = min(2 * wait_s, self._longest_wait_s)
+            wait_s = self._first_wait_s if self._listens else min(2 * wait_s, self._longest_wait_s)
+
+    def _told(self, error: Exception) -> str:
+        """What went wrong, in words for an operator: no secrets, and no name for our own time limit."""
+        if isinstance(error, av.error.ExitError):
+            return f"nothing came for {self._read_timeout_s:.0f} s"
+        if isinstance(error, av.FFmpegError):
+            return error.strerror or type(error).__name__
+        return str(error).replace(self._source, self._shown)
 
     def _numbering(self, captured_at: datetime | None) -> Numbering:
         now = self._now()
@@ -258,17 +283,35 @@ class LiveReader:
             container = av.open(f"{scheme.partition('-')[0]}://{rest}", "r", options=options, timeout=timeout)
         except av.error.ProtocolNotFoundError as error:
             raise Misconfigured(
-                "SOURCE", f"this build of PyAV has no {scheme}; {RELAYS.get(scheme, 'relay it as MPEG-TS over udp://')}"
+                "SOURCE", f"this build of PyAV has no {scheme}; relay it as MPEG-TS over udp://"
             ) from error
+        except (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError) as error:
+            if self._heard:  # a server that comes up again may be short of its users
+                raise
+            raise Misconfigured("SOURCE", f"{self._shown}: {error.strerror}") from error
         with container:
-            numbering = self._numbering(None)
-            cutter = MediaCutter(container, target_ms=self._target_ms)
-            for cut in cutter.chunks():
-                yield numbering.chunk(cut)
-                if self._stopped.is_set():
-                    return
-            if cutter.failure is not None:
-                raise cutter.failure
+            yield from self._cuts(container)
+
+    def _srt_chunks(self) -> Iterator[LiveChunk]:
+        """One connection, one broadcast. SRT carries MPEG-TS."""
+        with SrtSource(self._source, timeout_s=self._read_timeout_s) as self._srt:
+            if self._srt.peek():
+                with av.open(self._srt, "r", format="mpegts", options={"threads": "1"}) as container:
+                    yield from self._cuts(container)
+            raise self._srt.failure()
+
+    def _cuts(self, container: av.container.InputContainer) -> Iterator[LiveChunk]:
+        numbering: Numbering | None = None
+        cutter = MediaCutter(container, target_ms=self._target_ms)
+        for cut in cutter.chunks():
+            if numbering is None:
+                # What was read last is what the encoder sent last; opening took its time, and begins with the past.
+                numbering = self._numbering(self._now() - timedelta(seconds=cutter.read_s))
+            yield numbering.chunk(cut)
+            if self._stopped.is_set():
+                return
+        if cutter.failure is not None:
+            raise cutter.failure
 
     def _hls_chunks(self) -> Iterator[LiveChunk]:
         self._hls = HlsSource(self._source)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,12 +20,12 @@ import av
 import pytest
 import structlog
 
-from streamproc.adapters import av_media
 from streamproc.adapters.object_store import FsspecObjectStore
 from streamproc.core.chunk import LiveChunk, MediaRef
 from streamproc.errors import Misconfigured, Unavailable
 from streamproc.jobs.ingest import LiveReader, file_chunks, ingest, ingest_file
-from tests.media.made_media import encoded_audio, encoded_video, number_in, write
+from tests.media.ingested import assert_numbered, numbers_in, read_all
+from tests.media.made_media import encoded_audio, encoded_video, write
 
 SECONDS = 12
 BEGAN = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -34,26 +34,6 @@ BEGAN = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def media() -> bytes:
     return write("mpegts", [encoded_video("h264", seconds=SECONDS, gop=50), encoded_audio("aac", seconds=SECONDS)])
-
-
-def numbers_in(chunk: LiveChunk) -> list[int]:
-    assert isinstance(chunk.media, bytes)
-    clip = av_media.decode(
-        io.BytesIO(chunk.media), size_bytes=len(chunk.media), span=chunk.span, frame_interval_ms=1000, max_frames=8
-    )
-    return [number_in(pixels) for pixels in clip.frames.pixels]
-
-
-def assert_numbered(chunks: list[LiveChunk]) -> None:
-    """No two chunks of a broadcast have one number, and time goes on within it."""
-    assert len({(chunk.broadcast_id, chunk.sequence) for chunk in chunks}) == len(chunks)
-    for one, two in itertools.pairwise(chunks):
-        if one.broadcast_id == two.broadcast_id:
-            assert two.sequence > one.sequence
-            assert two.start_ms >= one.span.end_ms
-            assert not one.last
-        else:
-            assert (two.sequence, two.start_ms) == (0, 0)
 
 
 # --- files ------------------------------------------------------------------------------------------------------
@@ -143,18 +123,6 @@ def dropping_server(pieces: list[bytes]) -> Iterator[int]:
         thread.join(10)
 
 
-def read_all(reader: LiveReader, *, until: Callable[[list[LiveChunk]], bool] = lambda _: False) -> list[LiveChunk]:
-    found: list[LiveChunk] = []
-    try:
-        for chunk in reader.chunks():
-            found.append(chunk)
-            if until(found):
-                reader.stop()
-    except Unavailable:
-        pass
-    return found
-
-
 def test_a_connection_that_drops_and_returns_is_a_new_broadcast(media: bytes) -> None:
     third = len(media) // 3 // 188 * 188
     with structlog.testing.capture_logs() as logs, dropping_server([media[: 2 * third], media]) as port:
@@ -180,11 +148,6 @@ def test_a_source_that_never_answers_is_unavailable_in_the_end() -> None:
 def test_a_scheme_that_nothing_reads_is_misconfigured() -> None:
     with pytest.raises(Misconfigured, match="gopher"):
         LiveReader("gopher://h/x", stream_id="s")
-
-
-def test_srt_is_wrong_use_where_pyav_is_built_without_it_and_the_way_round_is_named() -> None:
-    with pytest.raises(Misconfigured, match="no srt; relay it: `srt-live-transmit"):
-        list(LiveReader("srt://127.0.0.1:9", stream_id="s").chunks())
 
 
 PUSH = """
