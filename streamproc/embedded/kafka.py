@@ -22,11 +22,7 @@ FORMAT_WITHIN_S = 120  # 1.3 s alone on two cores; the deadlines are for a machi
 READY_WITHIN_S = 120
 
 JVM = (
-    # Else the heap begins with a 64th of the machine's memory and fills that before it collects: 100 MB more. And up to
-    # 70 % of it would be free after a collection, which old garbage fills within an hour: 40 MB more.
-    "-Xms64m",
-    "-XX:MinHeapFreeRatio=20",
-    "-XX:MaxHeapFreeRatio=40",
+    "-Xms64m",  # else it begins with a 64th of the machine's memory and fills that before it collects: 100 MB more
     "-Xmx512m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",  # the second compiler costs more CPU in a short life than it gives back
