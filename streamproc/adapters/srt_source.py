@@ -55,13 +55,17 @@ class SrtSource:
         timeout_us = str(round(timeout_s * 1e6))
         received = ["-timeout", timeout_us, "-listen_timeout", timeout_us, "-f", "data", "-i", url]
         copied = ["-map", "0", "-c", "copy", "-flush_packets", "1", "-f", "data", "pipe:1"]
-        self._child = subprocess.Popen(
-            [ffmpeg(), "-nostdin", "-hide_banner", "-loglevel", "error", *received, *copied],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-        )
+        program = ffmpeg()
+        try:
+            self._child = subprocess.Popen(
+                [program, "-nostdin", "-hide_banner", "-loglevel", "error", *received, *copied],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise Misconfigured("IMAGEIO_FFMPEG_EXE", f"{program} cannot be run: {error.strerror}") from error
         self._selector = selectors.DefaultSelector()
         self._media = self._selector.register(cast(IO[bytes], self._child.stdout), selectors.EVENT_READ)
         self._selector.register(cast(IO[bytes], self._child.stderr), selectors.EVENT_READ)

@@ -154,3 +154,9 @@ def test_an_ffmpeg_without_srt_is_wrong_use_and_the_way_round_is_named(
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
     with pytest.raises(Misconfigured, match=r"has no SRT.*srt-live-transmit"):
         list(LiveReader("srt://127.0.0.1:9", stream_id="s").chunks())
+
+
+def test_an_ffmpeg_that_cannot_be_run_is_wrong_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
+    with pytest.raises(Misconfigured, match=r"none cannot be run"):
+        list(LiveReader("srt://127.0.0.1:9", stream_id="s").chunks())
