@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run there goes on")
     train.add_argument("--release", metavar="NAME", help="name of the release (default: that of the config)")
     train.add_argument("--cache", type=Path, help="folder of the views, shared between runs (default OUT/views)")
-    train.add_argument("--max-steps", type=_positive, help="stop before the schedule ends")
+    train.add_argument("--max-steps", type=positive, help="stop before the schedule ends")
     train.add_argument("--unseen", type=Path, help="file of product ids whose photos are left out")
 
     adapt = verb(
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     adapt.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run there goes on")
     adapt.add_argument("--name", metavar="NAME", help="name of the release (default: that of the one adapted)")
     adapt.add_argument("--cache", type=Path, help="folder of the views, shared between runs (default OUT/views)")
-    adapt.add_argument("--steps", type=_positive, help="how many (default: adaptation.steps of the release's config)")
+    adapt.add_argument("--steps", type=positive, help="how many (default: adaptation.steps of the release's config)")
 
     evaluate = verb(
         "evaluate", "measure a release on photos", f"--data {grocery} --split val --json figures.json", _evaluate
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     folds.add_argument("--data", type=Path, required=True, help="folder in the grocery layout")
     folds.add_argument("--out", type=Path, required=True, help="folder of the runs; unfinished ones there go on")
     folds.add_argument("--cache", type=Path, help="folder of the views, shared between runs (default OUT/views)")
-    folds.add_argument("--count", type=_positive, default=5, help="how many folds")
+    folds.add_argument("--count", type=positive, default=5, help="how many folds")
 
     card = verb("card", "write the model card of a release from its figures", "--release runs/lite/release", _card)
     _release_argument(card)
@@ -163,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
 
     speed = verb("speed", "pictures a second of the image path on one core", "--rounds 20", _speed)
     _release_argument(speed)
-    speed.add_argument("--rounds", type=_positive, default=20, help="how often each engine has its turn")
+    speed.add_argument("--rounds", type=positive, default=20, help="how often each engine has its turn")
     speed.add_argument("--json", type=Path, help="also write the figures here")
 
     calibrate = verb(
@@ -425,7 +425,8 @@ def _beside(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An argument's whole number. Raises ArgumentTypeError under 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("at least 1")

@@ -24,13 +24,12 @@ from encoders.config import TrainingConfig
 from encoders.errors import ReleaseRefused, WeightsRefused
 from encoders.release import (
     CALIBRATION,
+    FIRST_CALIBRATION,
     Calibration,
     Manifest,
-    SeenCalibration,
-    SpokenCalibration,
     TextEncoder,
     file_sha256,
-    write_atomically,
+    write_calibration_file,
     write_manifest,
 )
 from encoders.sentences import PACKAGE, SentenceEncoder
@@ -44,11 +43,6 @@ LICENCES = {
     "GroceryStoreDataset, trained on": "MIT, (c) 2019 Marcus Klasson",
     "this release": "Apache-2.0",
 }
-FIRST_CALIBRATION = Calibration(
-    seen=SeenCalibration(temperature=0.06, unknown_score=0.5),
-    spoken=SpokenCalibration(temperature=0.08, unknown_score=0.5),
-    threshold=0.5,
-)
 
 
 class Exportable(nn.Module):
@@ -104,8 +98,7 @@ def export(
     save_arrays({name: np.ascontiguousarray(value) for name, value in text.items()}, out / "text.safetensors")
     _export_network(config, tower, out)
     rule = dict(mention_rule or {})
-    content = {"calibration": msgspec.to_builtins(calibration), "mention_rule": rule}
-    write_atomically(out / CALIBRATION, msgspec.json.format(msgspec.json.encode(content), indent=2))
+    write_calibration_file(out, calibration, rule)
     for name in ("image.safetensors", "text.safetensors"):
         (out / name).chmod(0o644)  # safetensors makes them private
     names = (CALIBRATION, "image.bin", "image.safetensors", "image.xml", "text.safetensors")

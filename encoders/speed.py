@@ -2,7 +2,8 @@
 
 Engines take turns, round by round, so that whatever else the machine does hits both alike; time is that of the CPU,
 not of the clock. `openvino` is what production calls, with the resizing of the picture; `network` is the same without
-the resizing; `torch` is the tower that the release was made from, without it too.
+the resizing; `torch` is the tower that the release was made from, without it too. A release of kind `clip` has one
+engine: what production calls is its `torch`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from encoders.config import TrainingConfig, Vision
 from encoders.errors import ReleaseRefused
 from encoders.export import load_tower
 from encoders.pictures import Shape
-from encoders.release import MANIFEST, Manifest, load, verified
+from encoders.release import MANIFEST, Manifest, Release, load, verified, verified_clip
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 Take = Callable[[], object]
@@ -38,23 +39,22 @@ def speed(folder: Path, *, rounds: int, report: Report) -> dict[str, Any]:
     One thread. Raises ReleaseRefused where the release cannot be loaded or does not say how it was trained.
     """
     torch.set_num_threads(1)
-    manifest = verified(folder)
+    clip = verified_clip(folder)
+    batch = clip.image_batch if clip else verified(folder).image_batch
     release = load(folder)
     result: dict[str, Any] = {"release": release.digest, "rounds": rounds, "engine": release.engine}
     for done, (shape, size) in enumerate(SOURCES.items(), 1):
         rng = np.random.default_rng(0)
-        count = BATCHES * manifest.image_batch
+        count = BATCHES * batch
         pictures = rng.integers(0, 256, (count, *size, 3), dtype=np.uint8)
-        ready = rng.integers(0, 256, (count, *manifest.preprocessing.size(shape), 3), dtype=np.uint8)
-        engines: dict[str, Take] = {
-            "openvino": partial(release.encode_frames, pictures),
-            "network": partial(release.encode_frames, ready),
-            "torch": _torch(folder, manifest, ready),
-        }
+        engines: dict[str, Take] = {"torch" if clip else "openvino": partial(release.encode_frames, pictures)}
+        if not clip:
+            engines |= _without_resizing(folder, release, shape, rng, count)
         taken = _in_turns(engines, rounds)
         result[shape] = {name: round(count / statistics.median(times), 1) for name, times in taken.items()}
-        ratios = [slow / fast for slow, fast in zip(taken["torch"], taken["network"], strict=True)]
-        result[shape]["network / torch"] = round(statistics.median(ratios), 2)
+        if not clip:
+            ratios = [slow / fast for slow, fast in zip(taken["torch"], taken["network"], strict=True)]
+            result[shape]["network / torch"] = round(statistics.median(ratios), 2)
         report("shapes", done, len(SOURCES), {})
     return result
 
@@ -66,6 +66,15 @@ def table(result: dict[str, Any]) -> str:
         told = ", ".join(f"{name} {value:g}" for name, value in result[shape].items())
         lines.append(f"{shape:<7} pictures per CPU second: {told}")
     return "\n".join(lines)
+
+
+def _without_resizing(
+    folder: Path, release: Release, shape: Shape, rng: np.random.Generator, count: int
+) -> dict[str, Take]:
+    """The network, and the tower that it was made from, on `count` pictures of its own size."""
+    manifest = verified(folder)
+    ready = rng.integers(0, 256, (count, *manifest.preprocessing.size(shape), 3), dtype=np.uint8)
+    return {"network": partial(release.encode_frames, ready), "torch": _torch(folder, manifest, ready)}
 
 
 def _torch(folder: Path, manifest: Manifest, pictures: NDArray[np.uint8]) -> Take:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from encoders.cli import Progress
+from encoders.cli import Progress, positive
 from encoders.cope.config import CopeConfig, read_cope_config
 from encoders.errors import EncodersError, TrainingStopped
 
@@ -70,13 +70,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", help="prefix of ROPE's files")
     evaluate.add_argument("--json", type=Path, help="also write the figures here")
 
-    export = verb("export", "pack a run of preset cope as a release", "--run runs/cope --out releases/cope", _export)
-    export.add_argument("--run", dest="folder", type=Path, required=True, help="folder that train wrote")
+    text = "pack a run, or a CLIP checkpoint as it is, as a release"
+    export = verb("export", text, "--checkpoint openai/clip-vit-base-patch16 --out releases/clip", _export)
+    source = export.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", dest="folder", type=Path, help="folder that train wrote")
+    source.add_argument("--checkpoint", metavar="FOLDER|ID", help="a CLIP, untrained: folder or Hugging Face hub id")
     export.add_argument("--out", type=Path, required=True, help="folder of the release")
-    export.add_argument("--release", metavar="NAME", help="name of the release (default: that of the config)")
+    export.add_argument("--release", metavar="NAME", help="name of the release (default: of the config or checkpoint)")
     export.add_argument(
         "--licence", action="append", default=[], metavar="PART=LICENCE", help="of weights or data it was made from"
     )
+    export.add_argument("--batch", type=positive, default=1, help="pictures that the towers see at once; a CLIP's only")
 
     shards = verb("shards", "pack a data set into WebDataset shards", "--data ROPE --out shards", _shards)
     shards.add_argument("--config", type=Path, help="training config that says how --data is read")
@@ -112,11 +116,20 @@ def _evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
 
 def _export(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    from encoders.cope.release import pack_cope
-
     licences = {part: licence for part, _, licence in (told.partition("=") for told in args.licence)}
-    digest = pack_cope(args.folder, args.out, name=args.release, licences=licences)
-    return {"release": str(args.out), "digest": digest}
+    if args.folder is not None and read_cope_config(args.folder / "config.json").preset == "cope":
+        from encoders.cope.release import pack_cope
+
+        digest = pack_cope(args.folder, args.out, name=args.release, licences=licences)
+        return {"release": str(args.out), "digest": digest}
+    from encoders.cope.clip_release import pack_checkpoint, pack_run
+
+    if args.checkpoint is not None:
+        digest = pack_checkpoint(args.checkpoint, args.out, name=args.release, licences=licences, batch=args.batch)
+    else:
+        digest = pack_run(args.folder, args.out, name=args.release, licences=licences, batch=args.batch)
+    unfitted = f"not fitted: python -m encoders calibrate --release {args.out} --data CATALOGUE"
+    return {"release": str(args.out), "digest": digest, "calibration": unfitted}
 
 
 def _shards(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:

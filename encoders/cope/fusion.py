@@ -6,6 +6,7 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Kind = Literal["linear", "weighted", "gate", "transformer"]
 
@@ -25,9 +26,10 @@ class LinearFusion(nn.Module):
 
 
 class WeightedFusion(nn.Module):
-    """0.3 title + 0.7 image."""
+    """0.3 title + 0.7 image, both at length 1: shares of unequal lengths would be none."""
 
     def forward(self, title: Tensor, image: Tensor) -> Tensor:
+        title, image = (functional.normalize(part, dim=-1) for part in (title, image))
         return TITLE_SHARE * title + (1 - TITLE_SHARE) * image
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +19,15 @@ CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AREA, ASPECT = (0.64, 1.0), (3 / 4, 4 / 3)  # of a random crop, as shares of the picture
 TRIES = 10
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) of a part of a picture, as shares of its sides."""
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class Look(NamedTuple):
     """The recipe of one backbone. `crops` says whether training cuts a random part; `training_filter` how it scales
-    (the published code loses the crop and swaps the filters; see encoders.cope.config.Quirks)."""
+    (the published code loses the crop and swaps the filters; see encoders.cope.config.Quirks). `fit`, out of training:
+    the whole picture is squashed to the square, or its largest middle square is taken."""
 
     pixels: int = 224
     mean: Statistics = CLIP_MEAN
@@ -31,6 +35,7 @@ class Look(NamedTuple):
     crops: bool = True
     training_filter: Image.Resampling = Image.Resampling.BILINEAR
     test_filter: Image.Resampling = Image.Resampling.BILINEAR
+    fit: Literal["squash", "crop"] = "squash"
 
 
 def uniform(count: int, wanted: int) -> tuple[int, ...]:
@@ -42,12 +47,12 @@ def uniform(count: int, wanted: int) -> tuple[int, ...]:
 
 def seen(pictures: Sequence[Pixels], look: Look, rng: np.random.Generator | None = None) -> Tensor:
     """Pictures (H, W, 3) of one clip -> float32 (T, 3, pixels, pixels). With `rng` as in training: one random crop and
-    one random flip for all of them; without, the whole picture is scaled to the square, as in the published test."""
+    one random flip for all of them; without, the picture is fitted as `look` says."""
     side = (look.pixels, look.pixels)
-    box, flip = (0.0, 0.0, 1.0, 1.0), False
+    height, width = pictures[0].shape[:2]
+    box, flip = _middle(width, height) if look.fit == "crop" else WHOLE, False
     if rng is not None:
-        height, width = pictures[0].shape[:2]
-        box = _crop(rng, width, height) if look.crops else box
+        box = _crop(rng, width, height) if look.crops else WHOLE
         flip = bool(rng.random() < 0.5)
     method = look.test_filter if rng is None else look.training_filter
     scaled = []
@@ -61,8 +66,15 @@ def seen(pictures: Sequence[Pixels], look: Look, rng: np.random.Generator | None
     return (values - mean) / deviation
 
 
-def _crop(rng: np.random.Generator, width: int, height: int) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) as shares of a part with a random area and aspect; the whole if none fits."""
+def _middle(width: int, height: int) -> Box:
+    """The largest square in the middle."""
+    side = min(width, height)
+    left, top = (1 - side / width) / 2, (1 - side / height) / 2
+    return (left, top, 1 - left, 1 - top)
+
+
+def _crop(rng: np.random.Generator, width: int, height: int) -> Box:
+    """A part with a random area and aspect; the whole if none fits."""
     for _ in range(TRIES):
         area = rng.uniform(*AREA) * width * height
         aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
@@ -70,4 +82,4 @@ def _crop(rng: np.random.Generator, width: int, height: int) -> tuple[float, flo
         if across <= 1 and down <= 1:
             left, top = rng.uniform(0, 1 - across), rng.uniform(0, 1 - down)
             return (left, top, min(1.0, left + across), min(1.0, top + down))
-    return (0.0, 0.0, 1.0, 1.0)
+    return WHOLE

@@ -4,9 +4,8 @@
     towers.safetensors   the averaged weights of all towers
     vocab.txt            the word pieces of titles, where the text encoder came with some
 
-The folder is not one of `encoders.release` (no calibration, one vector per clip instead of one per frame), and each
-refuses the other's by its `format`. Preset `clip` is not packed yet: its architecture is whatever `transformers` or
-open_clip makes of the backbone's own files, which would have to come along.
+The folder is not one that streamproc runs (encoders.release.WHY_NOT_COPE), and each loader refuses the other's by its
+`format`. A run of preset `clip` is packed by encoders.cope.clip_release, and can be run.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def pack_cope(run: Path, out: Path, *, name: str | None = None, licences: Mappin
     where the run is not finished, ReleaseRefused for preset `clip`."""
     config = read_cope_config(run / "config.json")
     if config.preset != "cope":
-        raise ReleaseRefused(run, f"preset {config.preset} cannot be packed yet; encoders.cope.evaluate.load_run can")
+        raise ReleaseRefused(run, f"is of preset {config.preset}: encoders.cope.clip_release packs it")
     if not (run / TOWERS).is_file():
         raise WeightsRefused(run / TOWERS, "is missing: the run is not finished")
     encoders = build_backbone(config).encoders

@@ -62,8 +62,11 @@ class PageTower(nn.Module):
 
     def parts(self, images: Tensor, titles: Tokens) -> PageParts:
         """The fused vector and those of title and image alone."""
-        image = self.image(self.encoders.visual(images))
-        title = self.title(self.encoders.text(titles))
+        return self.of_features(self.encoders.visual(images), self.encoders.text(titles))
+
+    def of_features(self, images: Tensor, titles: Tensor) -> PageParts:
+        """The same from what the encoders made, (B, width of each)."""
+        image, title = self.image(images), self.title(titles)
         return PageParts(*(unit(part) for part in (self.fusion(title, image), title, image)))
 
 
@@ -76,7 +79,11 @@ class FramesTower(nn.Module):
         self.project = nn.Linear(encoders.widths[0], dim)
 
     def forward(self, frames: Tensor) -> Tensor:
-        return unit(self.project(self.encoders.visual(frames)))
+        return self.of_features(self.encoders.visual(frames))
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """The same from what the encoder made, (B, width)."""
+        return unit(self.project(features))
 
 
 class VideoTower(FramesTower):
@@ -114,6 +121,19 @@ class Towers(nn.Module):
     def forward(self, batch: Batch) -> Embedded:
         page = self.page.parts(batch.images, batch.titles)
         return Embedded(page.fused, self.video(batch.videos), self.live(batch.lives), page.title, page.image)
+
+
+def untrained(encoders: Encoders) -> Towers:
+    """Towers that leave the space of encoders whose image and text features have one already as it is. Raises
+    ValueError where they have none."""
+    image, title = encoders.widths
+    if image != title:
+        raise ValueError(f"image features are {image} wide and title features {title}: they share no space")
+    towers = Towers(encoders, image, kind="weighted")
+    for head in (towers.page.image, towers.page.title, towers.video.project, towers.live.project):
+        nn.init.eye_(head.weight)
+        nn.init.zeros_(head.bias)
+    return towers
 
 
 def unit(rows: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def checkpoint_folder(source: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.txt", *FILES, "*.safetensors"]))
+        return Path(snapshot_download(source, allow_patterns=["*.json", "*.txt", "*.model", *FILES, "*.safetensors"]))
     except Exception as error:  # the hub raises its own kinds, the network others; all mean the same here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsRefused(folder, f"no such folder, and not to be had from the hub: {reason}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 import encoders.release
@@ -107,6 +108,8 @@ def load_encoder(release_dir: str, images: PageImages, *, device: str, threads: 
         release = encoders.release.load(Path(release_dir) if release_dir else None, device=device, threads=threads)
     except (ReleaseRefused, OSError) as error:  # OSError: a file came or went while the folder was read
         raise Misconfigured("STREAMPROC_RELEASE_DIR", str(error)) from error
+    if not release.calibration_fitted:
+        structlog.get_logger().warning("calibration_not_fitted", release=release.digest, name=release.name)
     return CopeEncoder(release, images)
 
 

@@ -129,7 +129,7 @@ class LightEncoder(Encoder):
     async def encode_frames(self, frames: ClipFrames) -> tuple[Vector, ...]:
         self.asked.append(frames.at_ms)
         light = frames.pixels.mean(axis=(1, 2, 3)) / 255
-        return tuple(np.array([v, 1 - v], np.float32) for v in light)
+        return tuple(np.array([v, np.sqrt(1 - v**2)], np.float32) for v in light)
 
 
 @dataclass

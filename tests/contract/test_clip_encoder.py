@@ -1,19 +1,29 @@
-"""The towers behind the ports: real weights, whoever else is being served."""
+"""The towers behind the ports keep the same promises, whoever else is being served: a made-up live tower, the shipped
+release, and a CLIP checkpoint with random weights."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import cache
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from streamproc.adapters.cope_encoder import CopeEncoder, load_encoder
 from streamproc.core.catalog import ProductPage
 from streamproc.core.clip import ClipFrames
 from streamproc.core.embedding import Vector, unpack
 from streamproc.errors import BadMessage, Misconfigured
+from streamproc.ports import ClipEncoder
+from tests.agents.test_perceive import LightEncoder
+from tests.encoders.tiny_clips import write_clip
 
 RANDOM = np.random.default_rng(7)
+Towers = Callable[[str], CopeEncoder]
 
 
 class Packshots:
@@ -24,10 +34,36 @@ class Packshots:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Iterator[CopeEncoder]:
-    loaded = load_encoder("", Packshots(), device="cpu", threads=1)
-    yield loaded
-    loaded.close()
+def clip_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from encoders.cope.clip_release import pack_checkpoint
+
+    folder = tmp_path_factory.mktemp("release") / "clip"
+    pack_checkpoint(str(write_clip(tmp_path_factory.mktemp("checkpoint"))), folder, licences={}, batch=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def towers(request: pytest.FixtureRequest) -> Iterator[Towers]:
+    """Each kind of release, loaded once."""
+    with ExitStack() as stack:
+
+        @cache
+        def loaded(kind: str) -> CopeEncoder:
+            folder = str(request.getfixturevalue("clip_release")) if kind == "clip" else ""
+            return stack.enter_context(closing(load_encoder(folder, Packshots(), device="cpu", threads=1)))
+
+        yield loaded
+
+
+@pytest.fixture(params=["made up", "lite", "clip"])
+def live(request: pytest.FixtureRequest, towers: Towers) -> ClipEncoder:
+    return LightEncoder() if request.param == "made up" else towers(request.param)
+
+
+@pytest.fixture(params=["lite", "clip"])
+def encoder(request: pytest.FixtureRequest, towers: Towers) -> CopeEncoder:
+    return towers(request.param)
 
 
 def frames(count: int, *, height: int = 128, width: int = 128) -> ClipFrames:
@@ -39,18 +75,25 @@ def same(one: tuple[Vector, ...], other: tuple[Vector, ...]) -> bool:
     return len(one) == len(other) and all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
 
 
-async def test_a_clip_has_the_same_vectors_alone_and_among_others(encoder: CopeEncoder) -> None:
+async def test_a_clip_has_the_same_vectors_alone_and_among_others(live: ClipEncoder) -> None:
     clips = [frames(2), frames(1), frames(3), frames(2, width=256)]
-    alone = [await encoder.encode_frames(clip) for clip in clips]
-    together = await asyncio.gather(*(encoder.encode_frames(clip) for clip in clips))
+    alone = [await live.encode_frames(clip) for clip in clips]
+    together = await asyncio.gather(*(live.encode_frames(clip) for clip in clips))
 
     assert [True] * len(clips) == [same(a, b) for a, b in zip(alone, together, strict=True)]
     assert all(abs(np.linalg.norm(vector) - 1) < 1e-5 for clip in alone for vector in clip)
 
 
-async def test_nothing_to_see_and_nothing_said_are_no_vectors(encoder: CopeEncoder) -> None:
-    assert () == await encoder.encode_frames(ClipFrames(pixels=np.zeros((0, 1, 1, 3), np.uint8), at_ms=()))
-    assert () == await encoder.encode_utterances([])
+async def test_words_have_the_same_vectors_alone_and_among_others(live: ClipEncoder) -> None:
+    together = await live.encode_utterances(["the red box", "a green one"])
+
+    assert same(together[1:], await live.encode_utterances(["a green one"]))
+    assert all(abs(np.linalg.norm(vector) - 1) < 1e-5 for vector in together)
+
+
+async def test_nothing_to_see_and_nothing_said_are_no_vectors(live: ClipEncoder) -> None:
+    assert () == await live.encode_frames(ClipFrames(pixels=np.zeros((0, 1, 1, 3), np.uint8), at_ms=()))
+    assert () == await live.encode_utterances([])
 
 
 async def test_a_page_has_a_row_per_image_and_one_or_more_for_its_text(encoder: CopeEncoder) -> None:
@@ -59,6 +102,8 @@ async def test_a_page_has_a_row_per_image_and_one_or_more_for_its_text(encoder: 
 
     assert [("image", 0), ("image", 1), ("text", 0)] == [(row.part, row.ordinal) for row in rows][:3]
     assert {encoder.dim} == {len(unpack(row.vector)) for row in rows}
+    assert encoder.dim == len((await encoder.encode_frames(frames(1)))[0])
+    assert encoder.dim == len((await encoder.encode_utterances(["mug"]))[0])
 
 
 async def test_a_page_whose_image_is_gone_is_unusable(encoder: CopeEncoder) -> None:
@@ -66,6 +111,22 @@ async def test_a_page_whose_image_is_gone_is_unusable(encoder: CopeEncoder) -> N
         await encoder.encode_page(ProductPage(page_id="p", product_id="mug", title="Mug", images=("gone",)))
 
 
-def test_a_folder_that_is_no_release_names_the_setting(tmp_path: object) -> None:
+def test_a_folder_that_is_no_release_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="STREAMPROC_RELEASE_DIR"):
         load_encoder(str(tmp_path), Packshots(), device="cpu", threads=1)
+
+
+def test_a_release_of_preset_cope_is_refused_with_the_reason(tmp_path: Path) -> None:
+    told = {"format": "streamproc-cope-release/1", "name": "cope", "dim": 128}
+    (tmp_path / "release.json").write_bytes(msgspec.json.encode(told))
+
+    with pytest.raises(Misconfigured, match="one vector of 8 frames of a clip and none of words"):
+        load_encoder(str(tmp_path), Packshots(), device="cpu", threads=1)
+
+
+def test_a_guessed_calibration_is_told(clip_release: Path) -> None:
+    with capture_logs() as logs:
+        load_encoder(str(clip_release), Packshots(), device="cpu", threads=1).close()
+        load_encoder("", Packshots(), device="cpu", threads=1).close()
+
+    assert [("calibration_not_fitted", "warning")] == [(log["event"], log["log_level"]) for log in logs]

@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from encoders.cope.clip import Backbone, load_clip
-from encoders.cope.look import IMAGENET_MEAN
+from encoders.cope.look import CLIP_MEAN, IMAGENET_MEAN
 from encoders.cope.towers import Batch, Towers
 from encoders.errors import WeightsRefused
-
-SIDE = 16
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "green", "box", "杯"]
-FAMILIES = ("CLIP", "Siglip", "ChineseCLIP")
+from tests.encoders.tiny_clips import FAMILIES, SIDE, write_clip, write_open_clip
 
 filterwarnings = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -27,42 +25,14 @@ def library() -> Any:
 
 
 @pytest.fixture(scope="module")
-def folders(library: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny random checkpoint of each family, with a tokenizer."""
-    torch.manual_seed(0)
-    made = {}
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = small | {"vocab_size": 30, "max_position_embeddings": 12, "eos_token_id": 3}
-    vision = small | {"patch_size": 8, "image_size": SIDE}
-    for family in FAMILIES:
-        size = {} if family == "Siglip" else {"projection_dim": 12}
-        config = getattr(library, f"{family}Config")(text_config=text, vision_config=vision, **size)
-        folder = tmp_path_factory.mktemp(family)
-        getattr(library, f"{family}Model")(config).eval().save_pretrained(folder)
-        (folder / "vocab.txt").write_text("\n".join(WORDS), "utf-8")
-        library.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-        made[family] = folder
-    told = {"image_mean": list(IMAGENET_MEAN), "image_std": [0.2, 0.2, 0.2]}
-    (made["ChineseCLIP"] / "preprocessor_config.json").write_text(json.dumps(told), "utf-8")
-    return made
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny random checkpoint of each family."""
+    return {family: write_clip(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")
 def open_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    open_clip = importlib.import_module("open_clip")
-    sizes = {
-        "embed_dim": 12,
-        "vision_cfg": {"image_size": SIDE, "patch_size": 8, "layers": 1, "width": 64},
-        "text_cfg": {"context_length": 10, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    torch.manual_seed(0)
-    model = open_clip.CLIP(**sizes)
-    folder = tmp_path_factory.mktemp("open_clip")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": sizes, "preprocess_cfg": {}}), "utf-8")
-    save_file(
-        {name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
-    )
-    return folder
+    return write_open_clip(tmp_path_factory.mktemp("open_clip"))
 
 
 def embedded(backbone: Backbone) -> torch.Tensor:
@@ -102,9 +72,26 @@ def test_features_are_those_of_the_library(folders: dict[str, Path], library: An
     assert torch.allclose(titles, text(tokens), atol=1e-5)
 
 
-def test_statistics_come_from_the_checkpoint(folders: dict[str, Path]) -> None:
-    assert IMAGENET_MEAN == load_clip(str(folders["ChineseCLIP"])).look.mean
-    assert (0.5, 0.5, 0.5) == load_clip(str(folders["Siglip"])).look.mean
+def test_a_picture_is_looked_at_as_the_checkpoint_says(folders: dict[str, Path], tmp_path: Path) -> None:
+    looks = {family: load_clip(str(folder)).look for family, folder in folders.items()}
+    v5 = copied(folders["ChineseCLIP"], tmp_path)
+    told = json.loads((v5 / "preprocessor_config.json").read_text("utf-8"))
+    (v5 / "preprocessor_config.json").unlink()
+    (v5 / "processor_config.json").write_text(json.dumps({"image_processor": told}), "utf-8")
+
+    assert (CLIP_MEAN, "crop") == (looks["CLIP"].mean, looks["CLIP"].fit)
+    assert Image.Resampling.BICUBIC == looks["CLIP"].test_filter
+    assert ((0.5, 0.5, 0.5), "squash") == (looks["Siglip"].mean, looks["Siglip"].fit)
+    assert (IMAGENET_MEAN, "squash") == (looks["ChineseCLIP"].mean, looks["ChineseCLIP"].fit)
+    assert Image.Resampling.BILINEAR == looks["ChineseCLIP"].test_filter
+    assert looks["ChineseCLIP"] == load_clip(str(v5)).look
+
+
+def test_a_checkpoint_in_half_precision_becomes_a_whole_one(tmp_path: Path) -> None:
+    backbone = load_clip(str(write_clip(tmp_path, half=True)), frozen=True)
+
+    assert {torch.float32} == {value.dtype for value in backbone.encoders.visual.parameters()}
+    embedded(backbone)
 
 
 @filterwarnings

@@ -80,7 +80,7 @@ def test_an_unfinished_run_and_preset_clip_are_refused(tmp_path: Path) -> None:
 
     clip = msgspec.convert({"preset": "clip", "clip": {"weights": "some/clip"}}, CopeConfig)
     (tmp_path / "config.json").write_bytes(msgspec.json.encode(clip))
-    with pytest.raises(ReleaseRefused, match="cannot be packed yet"):
+    with pytest.raises(ReleaseRefused, match="is of preset clip"):
         pack_cope(tmp_path, tmp_path / "out")
 
 

@@ -1,0 +1,153 @@
+"""The towers of a `lite` release: frames, words and pages to vectors.
+
+    image.xml, image.bin the image tower for OpenVINO
+    image.safetensors    the same weights for torch, to go on training from; its head turns mean features into a page's
+    text.safetensors     the projection of sentence vectors
+
+Nothing here imports torch: numpy, OpenVINO, safetensors, Pillow, and the sentence encoder.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.errors import ReleaseRefused
+from encoders.pictures import Pixels, Shape, fitted, page_view, shape_of
+from encoders.release import FIRST_CALIBRATION, MANIFEST, Manifest, PageVectors, Vectors, digest_of
+from encoders.sentences import SentenceEncoder, TextHead, page_texts
+
+if TYPE_CHECKING:
+    import openvino
+
+SHAPES: tuple[Shape, ...] = ("square", "wide", "tall")
+
+
+class LiteRelease:
+    """encoders.release.Release of kind `lite`. Pictures run in batches of one fixed size, padded, and texts one at a
+    time."""
+
+    def __init__(self, manifest: Manifest, folder: Path, *, device: str, threads: int) -> None:
+        import openvino
+        from safetensors.numpy import load_file
+
+        self.name, self.dim = manifest.name, manifest.dim
+        self.image_size, self.image_batch = manifest.image_size, manifest.image_batch
+        self.digest = digest_of(manifest)
+        self.calibration = manifest.calibration
+        self.calibration_fitted = manifest.calibration != FIRST_CALIBRATION
+        self.mention_rule: dict[str, Any] = dict(manifest.mention_rule)
+        self.licences = dict(manifest.licences)
+        self.hint = manifest.hint or ""
+        self._preprocessing = manifest.preprocessing
+        self._networks = _compiled(openvino, folder / "image.xml", manifest, device=device, threads=threads)
+        weights = load_file(folder / "image.safetensors")
+        self._norm = weights["norm.weight"], weights["norm.bias"]
+        self._project = weights["project.weight"], weights["project.bias"]
+        self._text = TextHead(load_file(folder / "text.safetensors"))
+        self._sentences = SentenceEncoder(threads=threads)
+        self._check_sizes(manifest, folder)
+        self.engine: dict[str, str] = {
+            "openvino": importlib.metadata.version("openvino"),
+            "numpy": importlib.metadata.version("numpy"),
+            "pillow": importlib.metadata.version("pillow"),
+            manifest.text_encoder.package: importlib.metadata.version(manifest.text_encoder.package),
+            "machine": platform.machine(),
+            "device": device,
+            "precision": "f32",
+            "threads": str(threads),
+            "shapes": " ".join(
+                f"{shape}:{self.image_batch}x{'x'.join(map(str, self._preprocessing.size(shape)))}x3"
+                for shape in SHAPES
+            ),
+        }
+
+    def encode_frames(self, frames: Pixels) -> Vectors:
+        """uint8 (F, H, W, 3) RGB, any F -> float32 (F, dim), unit rows. Raises ValueError for another shape or type."""
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+            raise ValueError(f"frames must be uint8 (F, H, W, 3), not {frames.dtype} {frames.shape}")
+        if not len(frames):
+            return np.zeros((0, self.dim), np.float32)
+        shape = shape_of(*frames.shape[1:3])
+        size = self._preprocessing.size(shape)
+        return _unit(self._run(shape, [fitted(frame, size) for frame in frames])[1])
+
+    def encode_utterances(self, texts: Sequence[str]) -> Vectors:
+        """Sentences as they were heard -> float32 (N, dim), unit rows; comparable with the texts of pages."""
+        rows = [self._text.utterance(self._sentences.encode(text)) for text in texts]
+        return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
+
+    def encode_page(self, title: str, description: str, images: Sequence[Pixels]) -> PageVectors:
+        """A product page; any number of pictures, uint8 (H, W, 3) RGB. Raises ValueError for another shape or type."""
+        rows = [self._page_image(image) for image in images]
+        texts = [self._text.page(self._sentences.encode(text)) for text in page_texts(title, description)]
+        return PageVectors(
+            image=np.stack(rows) if rows else np.zeros((0, self.dim), np.float32),
+            text=np.stack(texts),
+        )
+
+    def _page_image(self, image: Pixels) -> Vectors:
+        """The head of the mean features over the fixed page views: nearer to live photos than any one of them."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"a page's picture must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+        size = self._preprocessing.square
+        views = [page_view(image, view, size) for view in self._preprocessing.page_views]
+        mean = self._run("square", views)[0].mean(axis=0, dtype=np.float64)
+        centred = mean - mean.mean()
+        normal = centred / math.sqrt(float(centred @ centred) / len(centred) + 1e-5)
+        gain, shift = self._norm
+        weight, bias = self._project
+        vector: NDArray[np.float64] = weight.astype(np.float64) @ (normal * gain + shift) + bias
+        row: Vectors = _unit(vector[None].astype(np.float32))[0]
+        return row
+
+    def _run(self, shape: Shape, pictures: Sequence[Pixels]) -> tuple[Vectors, Vectors]:
+        """Features (N, 1280) and embeddings (N, dim) of pictures that have the network's size already."""
+        network, batch = self._networks[shape], self.image_batch
+        features, embeddings = [], []
+        for start in range(0, len(pictures), batch):
+            some = np.stack(pictures[start : start + batch])
+            padded = np.zeros((batch, *some.shape[1:]), np.uint8)
+            padded[: len(some)] = some
+            out = network(padded)
+            features.append(np.array(out[0][: len(some)]))
+            embeddings.append(np.array(out[1][: len(some)]))
+        return np.concatenate(features), np.concatenate(embeddings)
+
+    def _check_sizes(self, manifest: Manifest, folder: Path) -> None:
+        image, text = self._project[0].shape[0], self._text.dim
+        if image != manifest.dim or text != manifest.dim:
+            reason = f"dim is {manifest.dim}, but the image head gives {image} and the text head {text}"
+            raise ReleaseRefused(folder / MANIFEST, reason)
+
+
+def _compiled(
+    openvino: Any, path: Path, manifest: Manifest, *, device: str, threads: int
+) -> dict[Shape, openvino.CompiledModel]:
+    """One network per shape of picture, at the fixed batch; full precision, so that equal input gives equal bits."""
+    core = openvino.Core()
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    networks: dict[Shape, openvino.CompiledModel] = {}
+    for shape in SHAPES:
+        model = core.read_model(path)
+        height, width = manifest.preprocessing.size(shape)
+        model.reshape([manifest.image_batch, height, width, 3])
+        networks[shape] = core.compile_model(model, device.upper(), options)
+    return networks
+
+
+def _unit(rows: Vectors) -> Vectors:
+    length = np.sqrt(np.einsum("ij,ij->i", rows.astype(np.float64), rows.astype(np.float64)))
+    return cast(Vectors, (rows / np.maximum(length, 1e-12)[:, None]).astype(np.float32))
