@@ -47,6 +47,7 @@ def adapt_release(
         before,
         name=name or before.name,
         blend=1.0,
+        soup=(),
         data=msgspec.structs.replace(before.data, unseen=fresh, unseen_pages=True),
         optimiser=msgspec.structs.replace(
             before.optimiser,

@@ -120,9 +120,17 @@ class Adaptation(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     rate: Rate = 0.5
 
 
+class Member(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one run of a soup does in its own way."""
+
+    swapped: Share
+    steps: Positive
+
+
 class TrainingConfig(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole run. `blend` is how much of the fine-tuned weights the release gets; the rest are those before
-    fine-tuning (averaging weights gives back rejection of the unknown for a little recognition)."""
+    fine-tuning (averaging weights gives back rejection of the unknown for a little recognition). `soup` are the runs
+    whose weights are averaged; without it there is one run."""
 
     name: str = "lite"
     preset: Literal["lite"] = "lite"
@@ -138,6 +146,7 @@ class TrainingConfig(_Section, frozen=True, kw_only=True, forbid_unknown_fields=
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     adaptation: Adaptation = Adaptation()
+    soup: tuple[Member, ...] = ()
 
 
 def read_config(path: Path) -> TrainingConfig:

@@ -19,8 +19,8 @@ from encoders.export import blended, export
 from encoders.grocery import read_grocery, read_products, split_photos
 from encoders.hint import hint_of
 from encoders.release import MANIFEST, load, read_calibration, read_manifest, write_calibration, write_hint
+from encoders.soup import train_soup
 from encoders.text import train_text
-from encoders.train import train
 from encoders.views import Report
 
 CALIBRATION_THIRD = 0  # of the clothing photos; the bench's streams of the train split use the same ones
@@ -37,7 +37,7 @@ def train_release(
     report: Report,
 ) -> str:
     """Trains both towers and packs them into OUT/release; returns the digest. Goes on where an earlier run stopped."""
-    train(config, data, out, cache=cache, steps=steps, report=report)
+    train_soup(config, data, out, cache=cache, steps=steps, report=report)
     grocery = read_grocery(data, config.data.split)
     text, told = out / "text.safetensors", out / "run.json"
     figures: dict[str, float] = msgspec.json.decode(told.read_bytes())["text_figures"] if told.exists() else {}

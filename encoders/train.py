@@ -105,7 +105,7 @@ def train(
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == last:
                 checkpoint(out / "checkpoint.pt", run, step + 1)
     weights = out / "image.safetensors"
-    _replace(weights, lambda path: save_file({k: v.contiguous() for k, v in run.average.items()}, path))
+    replace_file(weights, lambda path: save_file({k: v.contiguous() for k, v in run.average.items()}, path))
     return weights
 
 
@@ -177,7 +177,7 @@ def warm(config: TrainingConfig, tower: ImageTower, album: Album, path: Path, re
         torch.autograd.backward(loss)
         optimiser.step()
         report("warm", step + 1, config.optimiser.warm_steps, {"loss": float(loss.detach())})
-    _replace(path, lambda new: save_file({k: v.contiguous() for k, v in tower.state_dict().items()}, new))
+    replace_file(path, lambda new: save_file({k: v.contiguous() for k, v in tower.state_dict().items()}, new))
 
 
 @torch.no_grad()
@@ -352,7 +352,7 @@ def checkpoint(path: Path, run: Run, step: int) -> None:
         "optimiser": run.optimiser.state_dict(),
         "bank": run.bank,
     }
-    _replace(path, lambda new: torch.save(state, new))
+    replace_file(path, lambda new: torch.save(state, new))
 
 
 def resume(path: Path, run: Run) -> int:
@@ -378,7 +378,8 @@ def _save_batch(out: Path, step: int, album: Album, draw: Draw) -> Path:
     return path
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a file beside it and puts that in its place: whole or not at all."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     write(partial)
     partial.replace(path)
