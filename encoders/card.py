@@ -83,10 +83,19 @@ def _what(manifest: Manifest) -> str:
     return f"""## What it is
 
 Two towers into one space of {manifest.dim} numbers of unit length, for finding which product of a catalogue a live
-stream shows or speaks of. Pictures: {vision.get("backbone", "an image tower")}, fine-tuned, at {sizes} pixels
-(height x width), by OpenVINO in float32. Words: `{encoder.package}` {encoder.version} as it comes,
+stream shows or speaks of. Pictures: {vision.get("backbone", "an image tower")}, fine-tuned{_soup(manifest)}, at
+{sizes} pixels (height x width), by OpenVINO in float32. Words: `{encoder.package}` {encoder.version} as it comes,
 behind a trained projection. It is not a CLIP: it knows the kinds of product it was trained on, and sentences about
 their pages."""
+
+
+def _soup(manifest: Manifest) -> str:
+    """The runs whose weights were averaged, if there were several."""
+    runs = manifest.training.get("config", {}).get("soup", ())
+    if not runs:
+        return ""
+    told = [f"{run['steps']} steps with {run['swapped']:.0%} of the batches in other colours" for run in runs]
+    return f" (the mean of {len(runs)} runs: {'; '.join(told)})"
 
 
 def _sizes(manifest: Manifest) -> list[tuple[str, tuple[int, int]]]:
