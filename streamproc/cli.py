@@ -87,7 +87,7 @@ def commands() -> None:
 @commands.command()
 @click.option("--streams", default=1, show_default=True, type=click.IntRange(1, 8), help="Made streams side by side.")
 @click.option("--seconds", default=60, show_default=True, type=click.IntRange(20, 3600), help="Length of each.")
-@click.option("--seed", default=1, show_default=True, help="Of the made catalogue and streams.")
+@click.option("--seed", default=8, show_default=True, help="Of the made catalogue and streams.")
 @FORMAT
 def demo(streams: int, seconds: int, seed: int, form: str) -> None:
     """Embedded Kafka and Milvus Lite, made streams and catalogue, mentions as they happen, a summary.

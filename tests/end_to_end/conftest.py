@@ -39,10 +39,10 @@ def made(shared: Path) -> MadeWorld:
 
 def make_world(folder: Path) -> None:
     """The files of a MadeWorld."""
-    catalog, voice = make_catalog(folder, list(STREAMS), seed=5), Voice()
+    catalog, voice = make_catalog(folder, list(STREAMS), seed=2), Voice()
     truth: list[TruthRow] = []
     for stream_id, seconds in STREAMS.items():
-        stream = make_stream(catalog, stream_id, seconds, seed=5, voice=voice)
+        stream = make_stream(catalog, stream_id, seconds, seed=2, voice=voice)
         stream.write_ts(folder / f"{stream_id}.ts")
         truth += stream.truth
     (folder / "truth.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in truth))
