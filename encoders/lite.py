@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import ReleaseRefused
-from encoders.pictures import Pixels, Shape, fitted, page_view, shape_of
+from encoders.pictures import Pixels, Shape, check_frames, check_page_picture, fitted, page_view, shape_of
 from encoders.release import FIRST_CALIBRATION, MANIFEST, Manifest, PageVectors, Vectors, digest_of
 from encoders.sentences import SentenceEncoder, TextHead, page_texts
 
@@ -71,8 +71,7 @@ class LiteRelease:
 
     def encode_frames(self, frames: Pixels) -> Vectors:
         """uint8 (F, H, W, 3) RGB, any F -> float32 (F, dim), unit rows. Raises ValueError for another shape or type."""
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-            raise ValueError(f"frames must be uint8 (F, H, W, 3), not {frames.dtype} {frames.shape}")
+        check_frames(frames)
         if not len(frames):
             return np.zeros((0, self.dim), np.float32)
         shape = shape_of(*frames.shape[1:3])
@@ -95,8 +94,7 @@ class LiteRelease:
 
     def _page_image(self, image: Pixels) -> Vectors:
         """The head of the mean features over the fixed page views: nearer to live photos than any one of them."""
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"a page's picture must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+        check_page_picture(image)
         size = self._preprocessing.square
         views = [page_view(image, view, size) for view in self._preprocessing.page_views]
         mean = self._run("square", views)[0].mean(axis=0, dtype=np.float64)

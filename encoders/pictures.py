@@ -36,6 +36,18 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return {"square": self.square, "wide": self.wide, "tall": self.tall}[shape]
 
 
+def check_frames(frames: Pixels) -> None:
+    """Raises ValueError unless frames are uint8 (F, H, W, 3)."""
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        raise ValueError(f"frames must be uint8 (F, H, W, 3), not {frames.dtype} {frames.shape}")
+
+
+def check_page_picture(image: Pixels) -> None:
+    """Raises ValueError unless a page's picture is uint8 (H, W, 3)."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"a page's picture must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+
+
 def shape_of(height: int, width: int) -> Shape:
     """Which of the tower's inputs suits a picture of these sides."""
     if width >= WIDE * height:

@@ -6,6 +6,7 @@ learns its catalogue by heart and one that often meets other colours know better
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from encoders.config import TrainingConfig
-from encoders.train import replace_file, train
+from encoders.train import WARM, replace_file, train
 from encoders.views import Report
 
 
@@ -43,17 +44,21 @@ def train_soup(
     steps: int | None = None,
     report: Report,
 ) -> Path:
-    """Trains every run of the config, one after another in OUT/0, OUT/1 ..., and writes the means of their weights to
-    OUT/warm.safetensors and OUT/image.safetensors, which it returns; a config without a soup is trained in OUT itself.
-    What was cut short goes on. Raises DataRefused, WeightsRefused and TrainingStopped."""
+    """Trains every run of the config, one after another in OUT/0, OUT/1 ..., and writes the mean of their weights to
+    OUT/image.safetensors, which it returns, and where all began to OUT/warm.safetensors; a config without a soup is
+    trained in OUT itself. What was cut short goes on. Raises DataRefused, WeightsRefused and TrainingStopped."""
     if not config.soup:
         return train(config, data, out, cache=cache, steps=steps, report=report)
-    folders = [out / str(k) for k in range(len(config.soup))]
-    for member, folder in zip(members(config), folders, strict=True):
-        train(member, data, folder, cache=cache or out / "views", steps=steps, report=report)
-    for name in ("warm.safetensors", "image.safetensors"):
-        mean = averaged([load_file(folder / name) for folder in folders])
-        replace_file(out / name, partial(save_file, mean))
+    weights = []
+    for k, member in enumerate(members(config)):
+        folder = out / str(k)
+        if k:  # the head is warmed up once for all
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(out / "0" / WARM, folder / WARM)
+        weights.append(train(member, data, folder, cache=cache or out / "views", steps=steps, report=report))
+    shutil.copyfile(out / "0" / WARM, out / WARM)
+    mean = averaged([load_file(path) for path in weights])
+    replace_file(out / "image.safetensors", partial(save_file, mean))
     return out / "image.safetensors"
 
 

@@ -39,20 +39,20 @@ def speed(folder: Path, *, rounds: int, report: Report) -> dict[str, Any]:
     One thread. Raises ReleaseRefused where the release cannot be loaded or does not say how it was trained.
     """
     torch.set_num_threads(1)
-    clip = verified_clip(folder)
-    batch = clip.image_batch if clip else verified(folder).image_batch
+    manifest = verified_clip(folder) or verified(folder)
+    lite = manifest if isinstance(manifest, Manifest) else None
     release = load(folder)
     result: dict[str, Any] = {"release": release.digest, "rounds": rounds, "engine": release.engine}
     for done, (shape, size) in enumerate(SOURCES.items(), 1):
         rng = np.random.default_rng(0)
-        count = BATCHES * batch
+        count = BATCHES * manifest.image_batch
         pictures = rng.integers(0, 256, (count, *size, 3), dtype=np.uint8)
-        engines: dict[str, Take] = {"torch" if clip else "openvino": partial(release.encode_frames, pictures)}
-        if not clip:
-            engines |= _without_resizing(folder, release, shape, rng, count)
+        engines: dict[str, Take] = {"openvino" if lite else "torch": partial(release.encode_frames, pictures)}
+        if lite:
+            engines |= _without_resizing(folder, lite, release, shape, rng, count)
         taken = _in_turns(engines, rounds)
         result[shape] = {name: round(count / statistics.median(times), 1) for name, times in taken.items()}
-        if not clip:
+        if lite:
             ratios = [slow / fast for slow, fast in zip(taken["torch"], taken["network"], strict=True)]
             result[shape]["network / torch"] = round(statistics.median(ratios), 2)
         report("shapes", done, len(SOURCES), {})
@@ -69,10 +69,9 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _without_resizing(
-    folder: Path, release: Release, shape: Shape, rng: np.random.Generator, count: int
+    folder: Path, manifest: Manifest, release: Release, shape: Shape, rng: np.random.Generator, count: int
 ) -> dict[str, Take]:
     """The network, and the tower that it was made from, on `count` pictures of its own size."""
-    manifest = verified(folder)
     ready = rng.integers(0, 256, (count, *manifest.preprocessing.size(shape), 3), dtype=np.uint8)
     return {"network": partial(release.encode_frames, ready), "torch": _torch(folder, manifest, ready)}
 

@@ -29,6 +29,7 @@ from encoders.views import Kept, Report, ViewCache, swapped_caches, tensor, view
 from encoders.vision import ImageTower, pretrained
 
 CHUNK = 16  # pages whose vectors are taken together
+WARM = "warm.safetensors"  # the weights before fine-tuning
 WARM_BATCH = 256
 WARM_VIEWS = 2  # of each photo, from the cache
 
@@ -78,7 +79,7 @@ def train(
     root = cache or out / "views"
     views = view_cache(config, grocery, tower.backbone, root, report)
     album = training_album(config, grocery, views, swapped_caches(config, grocery, tower.backbone, root, report))
-    warm(config, tower, album, out / "warm.safetensors", report)
+    warm(config, tower, album, out / WARM, report)
     batch = config.batch
     sampler = ProductSampler(
         album.labels.tolist(),

@@ -33,7 +33,7 @@ from encoders.cope.roberta import Tokens
 from encoders.cope.towers import Towers, unit, untrained
 from encoders.cope.weights import checkpoint_folder, fill, read_json
 from encoders.errors import ReleaseRefused
-from encoders.pictures import Pixels
+from encoders.pictures import Pixels, check_frames, check_page_picture
 from encoders.release import (
     FIRST_CALIBRATION,
     MANIFEST,
@@ -84,8 +84,7 @@ class ClipRelease:
 
     def encode_frames(self, frames: Pixels) -> Vectors:
         """uint8 (F, H, W, 3) RGB, any F -> float32 (F, dim), unit rows. Raises ValueError for another shape or type."""
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-            raise ValueError(f"frames must be uint8 (F, H, W, 3), not {frames.dtype} {frames.shape}")
+        check_frames(frames)
         with _exact():
             return self._stacked([self._towers.live.of_features(row) for row in self._image_features(list(frames))])
 
@@ -98,8 +97,7 @@ class ClipRelease:
         """A product page; each of its pictures, uint8 (H, W, 3) RGB, counts together with the title. Raises ValueError
         for another shape or type."""
         for image in images:
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise ValueError(f"a page's picture must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+            check_page_picture(image)
         with _exact():
             words = self._text_features(title)
             rows = [self._towers.page.of_features(row, words).fused for row in self._image_features(images)]

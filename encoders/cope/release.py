@@ -32,6 +32,7 @@ from encoders.cope.towers import Encoders, Towers
 from encoders.cope.weights import checkpoint_folder, fill, read_json
 from encoders.cope.xclip import VideoShape, XClip
 from encoders.errors import ReleaseRefused, WeightsRefused
+from encoders.pictures import check_frames
 from encoders.release import MANIFEST, check_files, digest_of, file_sha256, write_manifest
 
 TOWERS, VOCABULARY = "towers.safetensors", "vocab.txt"
@@ -63,8 +64,7 @@ class CopeRelease:
     @torch.inference_mode()
     def encode_clip(self, frames: Pixels, *, domain: Literal["video", "live"] = "live") -> Vector:
         """uint8 (F, H, W, 3) RGB, F at least 1 -> float32 (dim,), unit length; looks at `self.frames` of them."""
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-            raise ValueError(f"frames must be uint8 (F, H, W, 3), not {frames.dtype} {frames.shape}")
+        check_frames(frames)
         chosen = [frames[place] for place in uniform(len(frames), self.frames)]
         tower = self._towers.live if domain == "live" else self._towers.video
         return cast(Vector, tower(seen(chosen, self._backbone.look)[None])[0].numpy())

@@ -12,11 +12,12 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
+from streamproc.adapters.peekable import Peekable
 from streamproc.errors import Misconfigured, Unavailable
 
 TIMEOUT_S: Final = 10.0
@@ -189,7 +190,7 @@ def fetch(url: str, byte_range: tuple[int, int] | None, limit: int) -> bytes:
 
 
 @dataclass
-class Run:
+class Run(Peekable):
     """Segments that one demuxer may read one after another: a file object that ends where they end.
 
     `captured_at` (of the first byte) and what was missed hold once something was read; `why` once it has ended.
@@ -200,23 +201,6 @@ class Run:
     missed: int = 0  # segments lost between the run before and this one
     missed_s: float = 0.0  # and how long they were
     why: str = ""  # discontinuity, missed, ended
-    _rest: bytes = field(default=b"", repr=False)
-
-    def peek(self) -> bytes:
-        """What `read` gives next, all of it that is here; nothing at the end. Blocks until there is something."""
-        while not self._rest:
-            piece = next(self.content, None)
-            if piece is None:
-                return b""
-            self._rest = piece
-        return self._rest
-
-    def read(self, size: int = -1) -> bytes:
-        """Blocks until there is something; nothing at the end."""
-        self.peek()
-        found = self._rest if size < 0 else self._rest[:size]
-        self._rest = self._rest[len(found) :]
-        return found
 
 
 class HlsSource:

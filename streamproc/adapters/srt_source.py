@@ -14,9 +14,11 @@ import os
 import re
 import selectors
 import subprocess
+from collections.abc import Iterator
 from types import TracebackType
 from typing import IO, Final, Self, cast
 
+from streamproc.adapters.peekable import Peekable
 from streamproc.errors import Misconfigured, StreamprocError, Unavailable
 
 HOW: Final = (
@@ -44,7 +46,7 @@ def ffmpeg() -> str:
         raise Misconfigured("SOURCE", f"srt:// needs an ffmpeg, and none is here; {HOW}") from error
 
 
-class SrtSource:
+class SrtSource(Peekable):
     """One connection: a file object that a demuxer reads. Blocks, and belongs in a thread; `stop` ends it from another.
 
     The peer may be silent, or not come at all, for `timeout_s`. What the URL says (`mode`, `latency`, `passphrase`,
@@ -70,7 +72,7 @@ class SrtSource:
         self._media = self._selector.register(cast(IO[bytes], self._child.stdout), selectors.EVENT_READ)
         self._selector.register(cast(IO[bytes], self._child.stderr), selectors.EVENT_READ)
         self._said = b""
-        self._rest = b""
+        self.content = self._pieces()
 
     def __enter__(self) -> Self:
         return self
@@ -86,27 +88,19 @@ class SrtSource:
         """What is being read ends here."""
         self._child.kill()
 
-    def peek(self) -> bytes:
-        """What `read` gives next, all of it that is here; nothing at the end. Blocks until there is something."""
-        while not self._rest:
+    def _pieces(self) -> Iterator[bytes]:
+        """What the child writes, until it closes its output; what it says meanwhile is kept."""
+        while True:
             for key, _ in self._selector.select():
                 piece = os.read(key.fd, PIECE_BYTES)
                 if key.fd == self._media.fd:
-                    self._rest = piece
                     if not piece:
-                        return b""
+                        return
+                    yield piece
                 elif piece:
                     self._said = (self._said + piece)[-SAID_BYTES:]
                 else:
                     self._selector.unregister(key.fileobj)
-        return self._rest
-
-    def read(self, size: int = -1) -> bytes:
-        """Blocks until there is something; nothing at the end."""
-        self.peek()
-        found = self._rest if size < 0 else self._rest[:size]
-        self._rest = self._rest[len(found) :]
-        return found
 
     def failure(self) -> StreamprocError:
         """Why nothing comes any more: Misconfigured where it never could, else Unavailable."""
