@@ -14,18 +14,16 @@ import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import ReleaseRefused
+from encoders.network import Network, Precision, compiled, precision_of
 from encoders.pictures import Pixels, Shape, check_frames, check_page_picture, fitted, page_view, shape_of
 from encoders.release import FIRST_CALIBRATION, MANIFEST, Manifest, PageVectors, Vectors, digest_of
 from encoders.sentences import SentenceEncoder, TextHead, page_texts
-
-if TYPE_CHECKING:
-    import openvino
 
 SHAPES: tuple[Shape, ...] = ("square", "wide", "tall")
 
@@ -34,8 +32,7 @@ class LiteRelease:
     """encoders.release.Release of kind `lite`. Pictures run in batches of one fixed size, padded, and texts one at a
     time."""
 
-    def __init__(self, manifest: Manifest, folder: Path, *, device: str, threads: int) -> None:
-        import openvino
+    def __init__(self, manifest: Manifest, folder: Path, *, device: str, threads: int, precision: Precision) -> None:
         from safetensors.numpy import load_file
 
         self.name, self.dim = manifest.name, manifest.dim
@@ -47,7 +44,17 @@ class LiteRelease:
         self.licences = dict(manifest.licences)
         self.hint = manifest.hint or ""
         self._preprocessing = manifest.preprocessing
-        self._networks = _compiled(openvino, folder / "image.xml", manifest, device=device, threads=threads)
+        numbers = precision_of(precision, device)
+        self._networks: dict[Shape, Network] = {
+            shape: compiled(
+                folder / "image.xml",
+                (self.image_batch, *self._preprocessing.size(shape), 3),
+                device=device,
+                threads=threads,
+                precision=numbers,
+            )
+            for shape in SHAPES
+        }
         weights = load_file(folder / "image.safetensors")
         self._norm = weights["norm.weight"], weights["norm.bias"]
         self._project = weights["project.weight"], weights["project.bias"]
@@ -61,7 +68,7 @@ class LiteRelease:
             manifest.text_encoder.package: importlib.metadata.version(manifest.text_encoder.package),
             "machine": platform.machine(),
             "device": device,
-            "precision": "f32",
+            "precision": numbers,
             "threads": str(threads),
             "shapes": " ".join(
                 f"{shape}:{self.image_batch}x{'x'.join(map(str, self._preprocessing.size(shape)))}x3"
@@ -114,9 +121,9 @@ class LiteRelease:
             some = np.stack(pictures[start : start + batch])
             padded = np.zeros((batch, *some.shape[1:]), np.uint8)
             padded[: len(some)] = some
-            out = network(padded)
-            features.append(np.array(out[0][: len(some)]))
-            embeddings.append(np.array(out[1][: len(some)]))
+            pooled, embedded = network(padded)
+            features.append(pooled[: len(some)])
+            embeddings.append(embedded[: len(some)])
         return np.concatenate(features), np.concatenate(embeddings)
 
     def _check_sizes(self, manifest: Manifest, folder: Path) -> None:
@@ -124,26 +131,6 @@ class LiteRelease:
         if image != manifest.dim or text != manifest.dim:
             reason = f"dim is {manifest.dim}, but the image head gives {image} and the text head {text}"
             raise ReleaseRefused(folder / MANIFEST, reason)
-
-
-def _compiled(
-    openvino: Any, path: Path, manifest: Manifest, *, device: str, threads: int
-) -> dict[Shape, openvino.CompiledModel]:
-    """One network per shape of picture, at the fixed batch; full precision, so that equal input gives equal bits."""
-    core = openvino.Core()
-    options = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    networks: dict[Shape, openvino.CompiledModel] = {}
-    for shape in SHAPES:
-        model = core.read_model(path)
-        height, width = manifest.preprocessing.size(shape)
-        model.reshape([manifest.image_batch, height, width, 3])
-        networks[shape] = core.compile_model(model, device.upper(), options)
-    return networks
 
 
 def _unit(rows: Vectors) -> Vectors:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import ReleaseRefused, WeightsRefused
+from encoders.network import Precision
 from encoders.pictures import Pixels, Preprocessing
 from encoders.sentences import SentenceEncoder
 
@@ -170,9 +171,10 @@ class Release(Protocol):
         ...
 
 
-def load(path: Path | None = None, *, device: str = "cpu", threads: int = 1) -> Release:
+def load(path: Path | None = None, *, device: str = "cpu", threads: int = 1, precision: Precision = "auto") -> Release:
     """The release in a folder, of either kind; None: the one that is shipped, `lite`.
 
+    `precision` is for pictures of kind `lite`: `auto` means bfloat16 where the processor has it (encoders.network).
     Every file is checked against its sha256 first. Raises ReleaseRefused, which names the file and what is wrong.
     """
     from safetensors import SafetensorError
@@ -186,7 +188,7 @@ def load(path: Path | None = None, *, device: str = "cpu", threads: int = 1) -> 
             return ClipRelease(manifest, folder, device=device, threads=threads)
         from encoders.lite import LiteRelease
 
-        return LiteRelease(manifest, folder, device=device, threads=threads)
+        return LiteRelease(manifest, folder, device=device, threads=threads, precision=precision)
     except ImportError as error:
         raise ReleaseRefused(folder, f"needs a package that is not installed here: {error.name}") from error
     except (KeyError, RuntimeError, SafetensorError, ValueError, WeightsRefused) as error:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import structlog
@@ -101,11 +101,15 @@ class CopeEncoder:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def load_encoder(release_dir: str, images: PageImages, *, device: str, threads: int) -> CopeEncoder:
+def load_encoder(
+    release_dir: str, images: PageImages, *, device: str, threads: int, precision: Literal["auto", "f32"] = "auto"
+) -> CopeEncoder:
     """The release in `release_dir`, the shipped one where that is empty. Raises Misconfigured, naming the setting,
     where its files are not what its digest says."""
     try:
-        release = encoders.release.load(Path(release_dir) if release_dir else None, device=device, threads=threads)
+        release = encoders.release.load(
+            Path(release_dir) if release_dir else None, device=device, threads=threads, precision=precision
+        )
     except (ReleaseRefused, OSError) as error:  # OSError: a file came or went while the folder was read
         raise Misconfigured("STREAMPROC_RELEASE_DIR", str(error)) from error
     if not release.calibration_fitted:

@@ -148,7 +148,13 @@ def load_tower(settings: Settings, objects: FsspecObjectStore, folder: Path) -> 
     from streamproc.adapters.cope_encoder import load_encoder
     from streamproc.adapters.page_images import StoredPageImages
 
-    return load_encoder(str(folder), StoredPageImages(objects), device=settings.device, threads=settings.threads)
+    return load_encoder(
+        str(folder),
+        StoredPageImages(objects),
+        device=settings.device,
+        threads=settings.threads,
+        precision=settings.precision,
+    )
 
 
 def encoders_of(
