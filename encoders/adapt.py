@@ -13,11 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from encoders.config import TrainingConfig
-from encoders.errors import DataRefused, ReleaseRefused
+from encoders.errors import DataRefused
 from encoders.grocery import Grocery, read_grocery
 from encoders.pipeline import train_release
-from encoders.release import CALIBRATION, MANIFEST, Manifest, verified
+from encoders.release import CALIBRATION, config_of, verified
 from encoders.views import Report
 
 
@@ -40,7 +39,7 @@ def adapt_release(
     Raises DataRefused where nothing is new, ReleaseRefused where the source was changed or not trained here.
     """
     manifest = verified(source)
-    before = _config_of(source, manifest)
+    before = config_of(source, manifest)
     fresh = _new_products(read_grocery(data, before.data.split), data, new)
     adaptation = before.adaptation
     config = msgspec.structs.replace(
@@ -67,13 +66,6 @@ def adapt_release(
         if not target.exists():
             shutil.copyfile(source / origin, target)
     return train_release(config, data, out, cache=cache, report=report)
-
-
-def _config_of(source: Path, manifest: Manifest) -> TrainingConfig:
-    try:
-        return msgspec.convert(manifest.training["config"], TrainingConfig)
-    except (KeyError, msgspec.ValidationError) as error:
-        raise ReleaseRefused(source / MANIFEST, f"does not say how its towers were trained: {error}") from error
 
 
 def _new_products(grocery: Grocery, data: Path, named: Sequence[str]) -> tuple[str, ...]:

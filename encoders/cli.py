@@ -200,6 +200,15 @@ def _parser() -> argparse.ArgumentParser:
     hint.add_argument("--release", type=Path, required=True, help="folder of the release")
     hint.add_argument("--data", type=Path, required=True, help="folder in the grocery layout")
 
+    known = verb(
+        "known",
+        "write into a release the pages whose products it saw photos of, so that others get a lift, in place",
+        f"--release encoders/releases/lite --data {grocery}",
+        _known,
+    )
+    known.add_argument("--release", type=Path, required=True, help="folder of the release")
+    known.add_argument("--data", type=Path, required=True, help="the data it was trained on, in the grocery layout")
+
     holdout = verb(
         "holdout",
         "copy the held-out photos into folders that the bench's --photos takes",
@@ -367,6 +376,14 @@ def _hint(args: argparse.Namespace, progress: Progress) -> int:
 
     digest, hint = hint_release(args.release, args.data)
     _say({"release": str(args.release), "digest": digest, "hint": hint})
+    return 0
+
+
+def _known(args: argparse.Namespace, progress: Progress) -> int:
+    from encoders.pipeline import know_pages
+
+    digest, pages = know_pages(args.release, args.data)
+    _say({"release": str(args.release), "digest": digest, "pages": pages})
     return 0
 
 

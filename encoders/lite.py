@@ -3,6 +3,7 @@
     image.xml, image.bin the image tower for OpenVINO
     image.safetensors    the same weights for torch, to go on training from; its head turns mean features into a page's
     text.safetensors     the projection of sentence vectors
+    known.safetensors    thumbnails of the pages whose products were photographed, where the release tells them
 
 Nothing here imports torch: numpy, OpenVINO, safetensors, Pillow, and the sentence encoder.
 """
@@ -16,10 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import ReleaseRefused
+from encoders.known import FILE as KNOWN
+from encoders.known import KnownPages, nothing_known, read_known
 from encoders.network import Network, Precision, compiled, precision_of
 from encoders.pictures import Pixels, Shape, check_frames, check_page_picture, fitted, page_view, shape_of
 from encoders.release import FIRST_CALIBRATION, MANIFEST, Manifest, PageVectors, Vectors, digest_of
@@ -58,6 +62,7 @@ class LiteRelease:
         weights = load_file(folder / "image.safetensors")
         self._norm = weights["norm.weight"], weights["norm.bias"]
         self._project = weights["project.weight"], weights["project.bias"]
+        self._known = _known_pages(manifest, folder)
         self._text = TextHead(load_file(folder / "text.safetensors"))
         self._sentences = SentenceEncoder(threads=threads)
         self._check_sizes(manifest, folder)
@@ -97,6 +102,7 @@ class LiteRelease:
         return PageVectors(
             image=np.stack(rows) if rows else np.zeros((0, self.dim), np.float32),
             text=np.stack(texts),
+            lift=tuple(self._known.lift_of(image) for image in images),
         )
 
     def _page_image(self, image: Pixels) -> Vectors:
@@ -131,6 +137,12 @@ class LiteRelease:
         if image != manifest.dim or text != manifest.dim:
             reason = f"dim is {manifest.dim}, but the image head gives {image} and the text head {text}"
             raise ReleaseRefused(folder / MANIFEST, reason)
+
+
+def _known_pages(manifest: Manifest, folder: Path) -> KnownPages:
+    if manifest.lift is msgspec.UNSET or KNOWN not in manifest.files:
+        return nothing_known()
+    return read_known(folder / KNOWN, manifest.lift)
 
 
 def _unit(rows: Vectors) -> Vectors:

@@ -13,14 +13,28 @@ from safetensors.torch import load_file
 
 from encoders.calibrate import fit_seen
 from encoders.config import TrainingConfig, preset
-from encoders.errors import WeightsRefused
+from encoders.errors import DataRefused, WeightsRefused
 from encoders.evaluate import live_vectors, page_gallery, stranger_vectors
 from encoders.export import blended, export
-from encoders.grocery import read_grocery, read_products, split_photos
+from encoders.grocery import Grocery, read_grocery, read_products, split_photos
 from encoders.hint import hint_of
-from encoders.release import MANIFEST, load, read_calibration, read_manifest, write_calibration, write_hint
+from encoders.known import FILE as KNOWN
+from encoders.known import write_known
+from encoders.pictures import Pixels, read_picture
+from encoders.release import (
+    MANIFEST,
+    config_of,
+    load,
+    read_calibration,
+    read_manifest,
+    verified,
+    write_calibration,
+    write_hint,
+    write_known_pages,
+)
 from encoders.soup import train_soup
 from encoders.text import train_text
+from encoders.train import training_photos
 from encoders.views import Report
 
 CALIBRATION_THIRD = 0  # of the clothing photos; the bench's streams of the train split use the same ones
@@ -39,6 +53,7 @@ def train_release(
     """Trains both towers and packs them into OUT/release; returns the digest. Goes on where an earlier run stopped."""
     train_soup(config, data, out, cache=cache, steps=steps, report=report)
     grocery = read_grocery(data, config.data.split)
+    write_known(out / KNOWN, page_pictures(config, grocery))
     text, told = out / "text.safetensors", out / "run.json"
     figures: dict[str, float] = msgspec.json.decode(told.read_bytes())["text_figures"] if told.exists() else {}
     if not text.exists():
@@ -74,6 +89,7 @@ def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = Non
     if (out / "calibration.json").exists():
         calibration, rule = read_calibration(out)
         kept = {"calibration": calibration, "mention_rule": rule}
+    known = run / KNOWN
     metrics = told.pop("text_figures")
     hint = told.pop("hint", "")
     if not hint and (out / MANIFEST).exists():
@@ -86,8 +102,28 @@ def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = Non
         training=told | {"blend": share},
         metrics=metrics,
         hint=hint,
+        known=known if known.exists() else None,
         **kept,
     )
+
+
+def page_pictures(config: TrainingConfig, grocery: Grocery) -> list[Pixels]:
+    """The packshots of the products whose photos are trained on."""
+    photographed = {photo.product_id for photo in training_photos(config, grocery)[0]}
+    return [read_picture(product.packshot) for product in grocery.products if product.product_id in photographed]
+
+
+def know_pages(folder: Path, data: Path) -> tuple[str, int]:
+    """Writes into a release that was packed without them the page pictures of the products whose photos it was trained
+    on, and the lift of its config; returns (digest, how many). Raises DataRefused where the data are not those it was
+    trained on, ReleaseRefused."""
+    manifest = verified(folder)
+    config = config_of(folder, manifest)
+    grocery = read_grocery(data, config.data.split)
+    if grocery.sha256() != manifest.training.get("data_sha256"):
+        raise DataRefused(data, f"is not what {manifest.name} was trained on: its data_sha256 is another")
+    pictures = page_pictures(config, grocery)
+    return write_known_pages(folder, pictures, config.lift), len(pictures)
 
 
 def hint_release(folder: Path, data: Path) -> tuple[str, str]:

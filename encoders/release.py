@@ -22,7 +22,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.config import TrainingConfig
 from encoders.errors import ReleaseRefused, WeightsRefused
+from encoders.known import FILE as KNOWN
+from encoders.known import write_known
 from encoders.network import Precision
 from encoders.pictures import Pixels, Preprocessing
 from encoders.sentences import SentenceEncoder
@@ -81,8 +84,8 @@ class TextEncoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """release.json of kind `lite`. `files` maps every other file of the folder to its sha256.
 
-    `hint` (encoders.hint) is left out, not empty, where a release has none: so do releases from before there were
-    hints, and their digest stays what it was.
+    `hint` (encoders.hint) and `lift` (encoders.known) are left out, not empty, where a release has none: so do releases
+    from before there were any, and their digest stays what it was.
     """
 
     format: Literal["streamproc-tower-release/1"] = "streamproc-tower-release/1"
@@ -99,6 +102,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     licences: dict[str, str]
     text_encoder: TextEncoder
     hint: str | msgspec.UnsetType = msgspec.UNSET
+    lift: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class ClipPreprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,10 +143,12 @@ AnyManifest = Manifest | ClipManifest
 
 
 class PageVectors(NamedTuple):
-    """A page: one vector per picture, (K, dim), and one or more for its text, (T, dim); unit rows."""
+    """A page: one vector per picture, (K, dim), and one or more for its text, (T, dim); unit rows. `lift`, (K,), is
+    what is added to cosines with each picture where pages compete with each other (encoders.known)."""
 
     image: Vectors
     text: Vectors
+    lift: tuple[float, ...]
 
 
 class Release(Protocol):
@@ -312,6 +318,23 @@ def write_calibration_file(folder: Path, calibration: Calibration, mention_rule:
 def write_hint(folder: Path, hint: str) -> str:
     """Gives a release other product words for speech recognition, none where empty, and returns its new digest."""
     return write_manifest(folder, msgspec.structs.replace(_manifest_in(folder), hint=hint or msgspec.UNSET))
+
+
+def config_of(folder: Path, manifest: Manifest) -> TrainingConfig:
+    """How the towers of a release in this folder were trained. Raises ReleaseRefused where it does not say."""
+    try:
+        return msgspec.convert(manifest.training["config"], TrainingConfig)
+    except (KeyError, msgspec.ValidationError) as error:
+        raise ReleaseRefused(folder / MANIFEST, f"does not say how its towers were trained: {error}") from error
+
+
+def write_known_pages(folder: Path, pictures: Sequence[Pixels], lift: float) -> str:
+    """Gives a release of kind `lite` the page pictures of the products whose photos it was trained on, and what other
+    pages gain; returns its new digest. Raises ReleaseRefused."""
+    manifest = read_manifest(folder)
+    write_known(folder / KNOWN, pictures)
+    files = manifest.files | {KNOWN: file_sha256(folder / KNOWN)}
+    return write_manifest(folder, msgspec.structs.replace(manifest, files=files, lift=lift))
 
 
 def write_manifest(folder: Path, manifest: msgspec.Struct) -> str:

@@ -160,6 +160,7 @@ def row_of(
     ordinal: int = 0,
     title: str | None = None,
     shop_id: str | None = None,
+    lift: float = 0.0,
 ) -> PageEmbedding:
     return PageEmbedding(
         page_id=f"page-{product}",
@@ -168,6 +169,7 @@ def row_of(
         ordinal=ordinal,
         title=title or product,
         shop_id=shop_id,
+        lift=lift,
         vector=pack(vector),
     )
 

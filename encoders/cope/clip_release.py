@@ -101,7 +101,8 @@ class ClipRelease:
         with _exact():
             words = self._text_features(title)
             rows = [self._towers.page.of_features(row, words).fused for row in self._image_features(images)]
-            return PageVectors(image=self._stacked(rows), text=self.encode_utterances(page_texts(title, description)))
+            texts = self.encode_utterances(page_texts(title, description))
+            return PageVectors(image=self._stacked(rows), text=texts, lift=(0.0,) * len(rows))
 
     def _image_features(self, pictures: Sequence[Pixels]) -> list[Tensor]:
         """(1, width) each."""

@@ -70,7 +70,8 @@ class CopeEncoder:
         """
         pictures = [await self._images.load(uri) for uri in page.images]
         vectors = await self._run(lambda: self._towers.encode_page(page.title, page.description, pictures))
-        return (*_rows(page, "image", vectors.image), *_rows(page, "text", vectors.text))
+        images = _rows(page, "image", vectors.image, vectors.lift)
+        return (*images, *_rows(page, "text", vectors.text, [0.0] * len(vectors.text)))
 
     def close(self) -> None:
         """Lets the thread go."""
@@ -117,7 +118,9 @@ def load_encoder(
     return CopeEncoder(release, images)
 
 
-def _rows(page: ProductPage, part: PagePart, vectors: NDArray[np.float32]) -> tuple[PageEmbedding, ...]:
+def _rows(
+    page: ProductPage, part: PagePart, vectors: NDArray[np.float32], lifts: Sequence[float]
+) -> tuple[PageEmbedding, ...]:
     try:
         return tuple(
             PageEmbedding(
@@ -128,9 +131,10 @@ def _rows(page: ProductPage, part: PagePart, vectors: NDArray[np.float32]) -> tu
                 title=page.title,
                 shop_id=page.shop_id,
                 category=page.category,
+                lift=lift,
                 vector=pack(vector),
             )
-            for ordinal, vector in enumerate(vectors)
+            for ordinal, (vector, lift) in enumerate(zip(vectors, lifts, strict=True))
         )
     except ValueError as error:
         raise BadMessage("unusable_page", f"page {page.page_id}: {error}") from error

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 QUERY_LIMIT: Final = 16_384  # rows a query returns at most
 IDS_PER_FILTER: Final = 500
-FIELDS: Final = ["page_id", "product_id", "part", "ordinal", "title", "shop_id", "category", "embedding"]
+FIELDS: Final = ["page_id", "product_id", "part", "ordinal", "title", "shop_id", "category", "lift", "embedding"]
 ROWS_PER_UPSERT: Final = 2_000
 CALM: Final = {"grpc.keepalive_time_ms": 310_000}
 """gRPC servers end an idle connection that pings more often than every 5 minutes (too_many_pings), and the call that
@@ -108,6 +108,7 @@ class MilvusIndex:
         for name, length in (("shop_id", 128), ("category", 256), ("release", 80)):
             schema.add_field(name, DataType.VARCHAR, max_length=length)
         schema.add_field("ordinal", DataType.INT64)
+        schema.add_field("lift", DataType.DOUBLE)
         schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dim)
         index = self._client.prepare_index_params()
         # FLAT is exact, and Lite's HNSW filters badly; a large server collection is built by `reindex`.
@@ -120,7 +121,17 @@ class MilvusIndex:
         vector = [1.0] + [0.0] * (dim - 1)
         self._client.upsert(
             collection,
-            [{**marker, "row_id": MARKER, "part": "release", "ordinal": 0, "release": release, "embedding": vector}],
+            [
+                {
+                    **marker,
+                    "row_id": MARKER,
+                    "part": "release",
+                    "ordinal": 0,
+                    "lift": 0.0,
+                    "release": release,
+                    "embedding": vector,
+                }
+            ],
             timeout=self._timeout_s,
         )
 
@@ -156,6 +167,7 @@ class MilvusIndex:
                 "title": row.title,
                 "shop_id": row.shop_id or "",
                 "category": row.category,
+                "lift": row.lift,
                 "release": release,
                 "embedding": unpack(row.vector).tolist(),
             }
@@ -242,6 +254,7 @@ def _row(row: dict[str, Any]) -> PageEmbedding:
         title=row["title"],
         shop_id=row["shop_id"] or None,
         category=row["category"],
+        lift=float(row["lift"]),
         vector=pack(np.asarray(row["embedding"], np.float32)),
     )
 

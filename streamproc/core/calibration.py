@@ -36,12 +36,24 @@ class Calibration(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     threshold: Probability = 0.5  # below it a frame or utterance is of an unknown product
 
 
-def share_out(scores: Sequence[float], *, temperature: float, unknown_score: float) -> list[float]:
+def share_out(
+    scores: Sequence[float], *, temperature: float, unknown_score: float, lifts: Sequence[float] = ()
+) -> list[float]:
     """Soft-max over `scores` and the unknown; the unknown's own share is what is missing to 1.
 
-    Rounded to 6 decimals, so that the last bits of an exponential, which differ between processors, never travel.
+    `lifts`, one per score, move shares between the scores and leave the unknown's as it is: a page that the towers
+    never learnt is at a disadvantage against those that they did, not against what is on no page. Lifts that are all
+    alike change nothing. Rounded to 6 decimals, so that the last bits of an exponential, which differ between
+    processors, never travel.
     """
     top = max([*scores, unknown_score])
     weights = [math.exp((score - top) / temperature) for score in scores]
-    total = math.fsum(weights) + math.exp((unknown_score - top) / temperature)
-    return [round(weight / total, 6) for weight in weights]
+    known = math.fsum(weights)
+    total = known + math.exp((unknown_score - top) / temperature)
+    if len(set(lifts)) < 2:
+        return [round(weight / total, 6) for weight in weights]
+    lifted = [score + lift for score, lift in zip(scores, lifts, strict=True)]
+    highest = max(lifted)
+    ranked = [math.exp((score - highest) / temperature) for score in lifted]
+    share = known / total / math.fsum(ranked)
+    return [round(share * weight, 6) for weight in ranked]

@@ -106,6 +106,7 @@ class RawScore(Value, frozen=True, kw_only=True):
     product_id: str
     page_id: str
     cosine: float | None  # None: it has no row to compare with
+    lift: float = 0.0  # of the row compared with
     named: float
     listed: bool  # on the shelf, or anywhere where there is no shelf
 
@@ -138,7 +139,7 @@ def score(clip: ClipEmbedding, shelf: Gallery, background: Gallery, calibration:
         vector, scores, place = unpack(packed), [], 0
         for gallery in galleries:
             pooling = calibration.seen.pooling if part == "image" else "best"
-            for product_id, page_id, cosine in zip(
+            for product_id, page_id, found in zip(
                 gallery.product_ids, gallery.page_ids, gallery.cosines(vector, part, pooling=pooling), strict=True
             ):
                 share = heard[place] if heard else 0.0
@@ -146,8 +147,9 @@ def score(clip: ClipEmbedding, shelf: Gallery, background: Gallery, calibration:
                 scores.append(
                     RawScore(
                         product_id=product_id,
-                        page_id=cosine[1] if cosine else page_id,
-                        cosine=cosine[0] if cosine else None,
+                        page_id=found.page_id if found else page_id,
+                        cosine=found.cosine if found else None,
+                        lift=found.lift if found else 0.0,
                         named=share,
                         listed=gallery is shelf,
                     )
@@ -175,6 +177,7 @@ def judge(
         shown = [one for one in raw if one.cosine is not None]  # a page without an image cannot be seen
         shares = share_out(
             [one.cosine or 0.0 for one in shown],
+            lifts=[one.lift for one in shown],
             temperature=calibration.seen.temperature,
             unknown_score=calibration.seen.unknown_score,
         )

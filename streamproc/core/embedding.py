@@ -104,4 +104,5 @@ class PageEmbedding(Value, frozen=True, kw_only=True):
     title: str
     shop_id: str | None = None
     category: str = ""
+    lift: float = 0.0  # added to cosines with it where pages compete: what its release gives pages that it never learnt
     vector: PackedVector

@@ -19,6 +19,16 @@ class GalleryPart:
     vectors: NDArray[np.float64]  # (R, dim)
     owners: tuple[int, ...]  # (R,) which product of the gallery each row belongs to
     page_ids: tuple[str, ...]  # (R,)
+    lifts: tuple[float, ...]  # (R,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likeness:
+    """How much a product is like a frame or an utterance."""
+
+    cosine: float  # of its best row, or the mean of its rows
+    page_id: str  # of its best row
+    lift: float  # of its best row
 
 
 class Gallery:
@@ -52,28 +62,29 @@ class Gallery:
             vectors=np.array([unpack(row.vector) for row in rows], dtype=np.float64),
             owners=tuple(place[row.product_id] for row in rows),
             page_ids=tuple(row.page_id for row in rows),
+            lifts=tuple(row.lift for row in rows),
         )
 
-    def cosines(
-        self, vector: Vector, part: PagePart, *, pooling: Literal["best", "mean"]
-    ) -> list[tuple[float, str] | None]:
-        """Per product the cosine of its best row (or the mean of its rows) and the page of its best row; None where
-        it has no such row.
+    def cosines(self, vector: Vector, part: PagePart, *, pooling: Literal["best", "mean"]) -> list[Likeness | None]:
+        """One per product; None where it has no such row.
 
         Each row is summed on its own in float64 and rounded to 6 decimals, so that a score depends neither on how
         many rows are scored with it nor on the processor (promise 2).
         """
         rows = self.images if part == "image" else self.texts
-        found: list[list[tuple[float, str]]] = [[] for _ in self.product_ids]
+        found: list[list[Likeness]] = [[] for _ in self.product_ids]
         if rows.owners:
             scores = (rows.vectors * vector.astype(np.float64)).sum(axis=1)
-            for owner, score, page_id in zip(rows.owners, scores.tolist(), rows.page_ids, strict=True):
-                found[owner].append((round(score, 6), page_id))
+            for owner, score, page_id, lift in zip(
+                rows.owners, scores.tolist(), rows.page_ids, rows.lifts, strict=True
+            ):
+                found[owner].append(Likeness(cosine=round(score, 6), page_id=page_id, lift=lift))
         return [_pooled(scored, pooling) if scored else None for scored in found]
 
 
-def _pooled(scored: Sequence[tuple[float, str]], pooling: Literal["best", "mean"]) -> tuple[float, str]:
-    best = max(scored, key=lambda one: one[0])
+def _pooled(scored: Sequence[Likeness], pooling: Literal["best", "mean"]) -> Likeness:
+    best = max(scored, key=lambda one: one.cosine)
     if pooling == "best":
         return best
-    return round(sum(score for score, _ in scored) / len(scored), 6), best[1]
+    mean = round(sum(one.cosine for one in scored) / len(scored), 6)
+    return Likeness(cosine=mean, page_id=best.page_id, lift=best.lift)

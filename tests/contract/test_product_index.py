@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -60,6 +61,15 @@ async def test_what_was_upserted_is_found_by_product(index: Index) -> None:
     await index.upsert("pages", rows)
 
     assert (rows[1], rows[2], rows[0]) == await index.pages_of("pages", ["product of b", "product of a", "nobody"])
+
+
+async def test_a_row_keeps_the_lift_of_its_page(index: Index) -> None:
+    await index.create("pages", release=RELEASE, dim=DIM)
+    lifted = msgspec.structs.replace(row("a"), lift=0.18)
+    await index.upsert("pages", [lifted])
+
+    assert (lifted,) == await index.pages_of("pages", ["product of a"])
+    assert (lifted,) == await index.nearest("pages", [unit(0)], limit=1)
 
 
 async def test_a_page_that_is_upserted_again_loses_the_rows_it_no_longer_has(index: Index) -> None:

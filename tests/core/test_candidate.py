@@ -48,6 +48,16 @@ def test_a_frame_is_the_product_whose_packshot_it_resembles() -> None:
     assert (1.0, "page-mug") == (candidates.seen[0].scores[0].score, candidates.seen[0].scores[0].page_id)
 
 
+def test_a_page_that_the_towers_never_learnt_is_lifted_above_a_learnt_one_but_not_above_the_unknown() -> None:
+    between, nothing = vector_of(0.8, 0.6, 0), vector_of(0.35, 0.3, 0.89)
+    pages = (row_of("mug", MUG), row_of("pot", POT, lift=0.3))
+
+    assert ["pot", "mug"] == list(seen_in(ranked(embedding_of(0, between), *pages))[0])
+    assert ["mug", "pot"] == list(seen_in(ranked(embedding_of(0, between), pages[0], row_of("pot", POT)))[0])
+    assert [{}] == seen_in(ranked(embedding_of(0, nothing), *pages))
+    assert 0.8 == ranked(embedding_of(0, between), *pages).seen[0].scores[1].score  # cosines are told as they are
+
+
 def test_a_frame_like_no_page_is_of_nothing() -> None:
     candidates = ranked(embedding_of(0, PAN), row_of("mug", MUG), row_of("pot", POT))
 

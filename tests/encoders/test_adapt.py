@@ -10,6 +10,7 @@ import pytest
 from encoders.adapt import adapt_release
 from encoders.config import TrainingConfig
 from encoders.errors import DataRefused, ReleaseRefused
+from encoders.grocery import read_products
 from encoders.pictures import read_picture
 from encoders.release import load, read_manifest
 from tests.encoders.conftest import silent
@@ -30,6 +31,11 @@ def test_new_pages_change_the_image_tower_and_nothing_else(run: Path, shop: Path
     config = msgspec.convert(read_manifest(tmp_path / "release").training["config"], TrainingConfig)
     assert (NEW,) == config.data.unseen
     assert config.data.unseen_pages
+    lifts = {
+        product.product_id: after.encode_page(product.title, "", [read_picture(product.packshot)]).lift
+        for product in read_products(shop)
+    }
+    assert {NEW: (config.lift,)} == {product: lift for product, lift in lifts.items() if lift != (0.0,)}
 
 
 def test_a_product_without_photos_is_new(run: Path, shop: Path, tmp_path: Path) -> None:
