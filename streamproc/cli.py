@@ -220,12 +220,23 @@ def run(agents: tuple[str, ...]) -> None:
 @click.option("--stream", "stream_id", required=True, help="The stream id to write under.")
 @click.option("--shop", "shop_id", help="The shop that the stream belongs to.")
 @click.option("--realtime", is_flag=True, help="Pace a file as if it were live.")
-def ingest(source: str, stream_id: str, shop_id: str | None, realtime: bool) -> None:
+@click.option(
+    "--give-up",
+    "give_up_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End with exit code 3 when a live source has given nothing for so long; default: try again for ever.",
+)
+def ingest(source: str, stream_id: str, shop_id: str | None, realtime: bool, give_up_s: float | None) -> None:
     """A file, HLS, RTMP, RTSP or SRT source to live.chunks, cut on key frames without re-encoding.
+
+    A live source that is lost is asked again with back-off; its new connection is a new broadcast.
 
     Example: streamproc ingest show.mp4 --stream room-7 --realtime
     """
-    chunks = _run(verbs.ingest(_settings(), source, stream_id=stream_id, shop_id=shop_id, realtime=realtime))
+    chunks = _run(
+        verbs.ingest(_settings(), source, stream_id=stream_id, shop_id=shop_id, realtime=realtime, give_up_s=give_up_s)
+    )
     click.echo(f"{stream_id}: {chunks} chunks")
 
 

@@ -1,5 +1,6 @@
 """The smaller verbs: each opens what it needs, calls one job, and lets go."""
 
+import asyncio
 import contextlib
 import importlib.metadata
 import platform
@@ -32,6 +33,7 @@ from streamproc.jobs import reindex as reindexing
 from streamproc.jobs import replay as replaying
 from streamproc.jobs import topics as topic_jobs
 from streamproc.jobs.ingest import ingest as ingesting
+from streamproc.jobs.ingest import refuse_source
 from streamproc.ports import Record
 from streamproc.settings import Settings, read_settings
 from streamproc.topics import (
@@ -115,15 +117,32 @@ async def set_shelf(settings: Settings, stream_id: str, product_ids: Sequence[st
     return shelf.version
 
 
-async def ingest(settings: Settings, source: str, *, stream_id: str, shop_id: str | None, realtime: bool) -> int:
-    """A source to live.chunks; how many chunks."""
+async def ingest(
+    settings: Settings,
+    source: str,
+    *,
+    stream_id: str,
+    shop_id: str | None,
+    realtime: bool,
+    give_up_s: float | None = None,
+) -> int:
+    """A source to live.chunks; how many chunks. What cannot be a source is refused before the broker is asked.
+
+    Raises Unavailable where a live source has given nothing for `give_up_s` (None: it is tried for ever)."""
+    await asyncio.to_thread(refuse_source, source)
     async with KafkaOutbox(client_of(settings)) as outbox:
 
         async def sink(chunk: LiveChunk) -> None:
             await outbox.send(wire.encode(chunk, topic=LIVE_CHUNKS, key=chunk.stream_id))
 
         return await ingesting(
-            source, sink, stream_id=stream_id, shop_id=shop_id, realtime=realtime, store=object_store(settings)
+            source,
+            sink,
+            stream_id=stream_id,
+            shop_id=shop_id,
+            realtime=realtime,
+            store=object_store(settings),
+            give_up_s=give_up_s,
         )
 
 

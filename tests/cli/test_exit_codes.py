@@ -1,5 +1,6 @@
 """Whose fault it is decides the exit code, and the message names what to set right."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from streamproc.cli import commands, main
 from streamproc.errors import Misconfigured
 from streamproc.settings import read_settings
+from streamproc.wiring import commands as verbs
 
 Typed = Callable[..., tuple[int, str]]
 
@@ -61,6 +63,22 @@ def test_an_agent_that_is_not_known_is_wrong_use_and_the_known_ones_are_named(ty
     code, said = typed("run", "percieve")
 
     assert (2, True) == (code, "perceive, match, spot, index" in said)
+
+
+def test_a_source_that_cannot_be_one_is_wrong_use_broker_or_not(typed: Typed, tmp_path: Path) -> None:
+    code, said = typed("ingest", str(tmp_path / "gone.mp4"), "--stream", "room-7", STREAMPROC_BROKER="127.0.0.1:9")
+
+    assert (2, True) == (code, "gone.mp4" in said)
+
+
+def test_a_source_that_is_lost_is_given_up_after_as_long_as_was_said(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbs, "KafkaOutbox", lambda _: contextlib.nullcontext())  # nothing comes that could be sent
+
+    code, said = typed("ingest", "rtmp://127.0.0.1:9/live/x", "--stream", "room-7", "--give-up", "0.2")
+
+    assert (3, True) == (code, "rtmp://127.0.0.1:9/live/x: nothing for" in said)
 
 
 def test_the_doctor_says_what_is_missing_and_answers_no() -> None:
