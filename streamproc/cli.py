@@ -5,7 +5,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,6 +31,23 @@ EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
+class _Time(click.ParamType):
+    """A moment as events tell it (2026-11-22T10:00:00.5Z), or less of it; UTC where no zone is given."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The moment, with a zone."""
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time such as 2026-11-22 or 2026-11-22T10:00:00Z", param, ctx)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+TIME = _Time()
+
+
 def main() -> None:
     """Runs the command line and exits with the code that says whose fault a failure is."""
     # gRPC tells standard error of every keep-alive that a server found too many; what matters becomes an error.
@@ -47,6 +64,8 @@ def main() -> None:
         sys.exit(WRONG_USE)
     except Unavailable as error:
         click.echo(f"streamproc: {error}", err=True)
+        if "STREAMPROC_" in str(error):
+            click.echo("`streamproc doctor` looks at everything; `streamproc up` starts a world to try", err=True)
         sys.exit(UNAVAILABLE)
     except BadMessage as error:
         click.echo(f"streamproc: {error}", err=True)
@@ -70,6 +89,14 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 def _figures(figures: object) -> None:
     """The last line that machines read: one JSON object."""
     click.echo(msgspec.json.encode(figures))
+
+
+def _numbers(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    """`1,2,3` as numbers."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no list of numbers such as 1,2,3", param=option) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -156,7 +183,7 @@ def recognise(
     "--work", required=True, type=click.Path(file_okay=False, path_type=Path), help="Streams and logs go here."
 )
 @click.option("--split", default="val", show_default=True, help="Whose photos.")
-@click.option("--seeds", default="1,2,3,4,5", show_default=True, help="A run of streams each.")
+@click.option("--seeds", default="1,2,3,4,5", show_default=True, callback=_numbers, help="A run of streams each.")
 @click.option("--streams", default=6, show_default=True, type=click.IntRange(1, 100))
 @click.option("--minutes", default=3, show_default=True, type=click.IntRange(1, 120))
 @click.option("--products", default=20, show_default=True, type=click.IntRange(1, 500), help="On each shelf.")
@@ -168,7 +195,7 @@ def bench(
     data: Path,
     work: Path,
     split: str,
-    seeds: str,
+    seeds: tuple[int, ...],
     streams: int,
     minutes: int,
     products: int,
@@ -188,7 +215,7 @@ def bench(
         data=data,
         work=work,
         split=split,
-        seeds=tuple(int(seed) for seed in seeds.split(",")),
+        seeds=seeds,
         streams=streams,
         minutes=minutes,
         products=products,
@@ -279,12 +306,14 @@ def shelf() -> None:
 @click.argument("stream_id")
 @click.argument("product_ids", nargs=-1)
 def shelf_set(stream_id: str, product_ids: tuple[str, ...]) -> None:
-    """Replaces a room's shelf.
+    """Replaces a room's shelf; an unknown product is a clear line, the rest counts. No product: nothing is reported.
 
     Example: streamproc shelf set room-7 mug-1 mug-2
     """
-    version = _run(verbs.set_shelf(_settings(quiet=True), stream_id, product_ids))
-    click.echo(f"{stream_id}: {len(product_ids)} products, version {version}")
+    new, faults = _run(verbs.set_shelf(_settings(quiet=True), stream_id, product_ids))
+    for fault in faults:
+        click.echo(fault, err=True)
+    click.echo(f"{stream_id}: {len(new.product_ids)} products, version {new.version}")
 
 
 @shelf.command("load")
@@ -312,7 +341,7 @@ def mentions() -> None:
 
 
 @mentions.command("tail")
-@click.option("--from", "since", type=click.DateTime(), help="Broker time (UTC); default: from now on.")
+@click.option("--from", "since", type=TIME, help="Broker time, UTC unless it says; default: from now on.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--once", is_flag=True, help="Stop at the end instead of waiting for more.")
 def mentions_tail(since: datetime | None, form: str, once: bool) -> None:
@@ -337,7 +366,11 @@ def evidence_get(stream_id: str, ref: str, out: Path) -> None:
 
     Example: streamproc evidence get room-7 sha256:7ae4… frame.jpg
     """
-    out.write_bytes(_run(verbs.evidence_of(_settings(quiet=True)).get(stream_id, ref)))
+    frame = _run(verbs.evidence_of(_settings(quiet=True)).get(stream_id, ref))
+    try:
+        out.write_bytes(frame)
+    except OSError as error:
+        raise Misconfigured("OUT", f"{out} cannot be written: {error.strerror}") from error
 
 
 @evidence.command("sweep")
@@ -416,7 +449,7 @@ def check() -> None:
 
 @commands.command()
 @click.option("--format", "form", type=click.Choice(["text", "mermaid"]), default="text", show_default=True)
-@click.option("--write", type=click.Path(dir_okay=False, path_type=Path), help="Redraw the picture in this page.")
+@click.option("--write", type=EXISTING_FILE, help="Redraw the picture in this page.")
 def graph(form: str, write: Path | None) -> None:
     """The picture of agents and topics.
 
@@ -498,7 +531,7 @@ def reindex(folder: Path, build: int) -> None:
 
 @commands.command()
 @click.option("--level", type=click.Choice(["candidates"]), default="candidates", show_default=True)
-@click.option("--from", "since", type=click.DateTime(), help="Broker time (UTC); default: from the beginning.")
+@click.option("--from", "since", type=TIME, help="Broker time, UTC unless it says; default: from the beginning.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the replayed mentions here.")
 @FORMAT
 def replay(level: str, since: datetime | None, out: Path | None, form: str) -> None:
