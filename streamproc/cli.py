@@ -14,10 +14,9 @@ import msgspec
 
 from streamproc.adapters.logs import configure_logs
 from streamproc.errors import BadMessage, Misconfigured, Unavailable
-from streamproc.jobs.bench_quality import BenchPlan
+from streamproc.jobs.bench_quality import SIDES, BenchPlan
 from streamproc.settings import Settings, read_settings
 from streamproc.wiring import commands as verbs
-from streamproc.wiring import show, worlds
 
 T = TypeVar("T")
 
@@ -70,6 +69,15 @@ def main() -> None:
     except BadMessage as error:
         click.echo(f"streamproc: {error}", err=True)
         sys.exit(NO)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in {"streamproc", "encoders"}:
+            raise  # ours are all there
+        click.echo(
+            f"streamproc: {error.name} is not installed; the extra `demo` brings what every verb needs,"
+            " `perceive` what a worker does: pip install 'streamproc[demo]'",
+            err=True,
+        )
+        sys.exit(WRONG_USE)
     except BrokenPipeError:  # the reader of our output has gone: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -121,6 +129,8 @@ def demo(streams: int, seconds: int, seed: int, form: str) -> None:
 
     Example: streamproc demo --seconds 60
     """
+    from streamproc.wiring import show  # media and pictures: not everywhere installed
+
     settings = _settings(quiet=True)
     summary = show.demo(settings, streams=streams, seconds=seconds, seed=seed, say=click.echo)
     if form == "json":
@@ -135,6 +145,8 @@ def up(data: Path | None) -> None:
 
     Example: streamproc up
     """
+    from streamproc.wiring import worlds  # media: not everywhere installed
+
     worlds.up(_settings(quiet=True), data_dir=data, say=click.echo)
 
 
@@ -163,6 +175,8 @@ def recognise(
 
     Example: streamproc recognise streams/*.ts --pages pages.jsonl --shelves shelves.jsonl --out mentions.jsonl
     """
+    from streamproc.wiring import worlds  # media: not everywhere installed
+
     settings = _settings(quiet=True)
     if release is not None:
         settings = msgspec.structs.replace(settings, release_dir=release)
@@ -188,7 +202,7 @@ def recognise(
 @click.option("--minutes", default=3, show_default=True, type=click.IntRange(1, 120))
 @click.option("--products", default=20, show_default=True, type=click.IntRange(1, 500), help="On each shelf.")
 @click.option("--release", type=click.Path(exists=True, file_okay=False), help="A release folder; default: lite.")
-@click.option("--side", "sides", multiple=True, type=click.Choice(list(worlds.SIDES)), help="Default: all three.")
+@click.option("--side", "sides", multiple=True, type=click.Choice(list(SIDES)), help="Default: all three.")
 @FORMAT
 def bench(
     bench: Path,
@@ -207,6 +221,8 @@ def bench(
 
     Example: streamproc bench --bench ../shared/bench --data ../shared/data --work /tmp/bench
     """
+    from streamproc.wiring import worlds  # media: not everywhere installed
+
     settings = _settings(quiet=True)
     if release is not None:
         settings = msgspec.structs.replace(settings, release_dir=release)
@@ -220,9 +236,7 @@ def bench(
         minutes=minutes,
         products=products,
     )
-    figures = worlds.bench(
-        settings, plan, sides=sides or tuple(worlds.SIDES), say=lambda line: click.echo(line, err=True)
-    )
+    figures = worlds.bench(settings, plan, sides=sides or tuple(SIDES), say=lambda line: click.echo(line, err=True))
     if form == "json":
         _figures(figures)
     else:

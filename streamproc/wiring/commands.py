@@ -32,8 +32,6 @@ from streamproc.errors import Misconfigured, StreamprocError, Unavailable
 from streamproc.jobs import reindex as reindexing
 from streamproc.jobs import replay as replaying
 from streamproc.jobs import topics as topic_jobs
-from streamproc.jobs.ingest import ingest as ingesting
-from streamproc.jobs.ingest import refuse_source
 from streamproc.ports import Record
 from streamproc.settings import Settings, read_settings
 from streamproc.topics import (
@@ -137,6 +135,9 @@ async def ingest(
     """A source to live.chunks; how many chunks. What cannot be a source is refused before the broker is asked.
 
     Raises Unavailable where a live source has given nothing for `give_up_s` (None: it is tried for ever)."""
+    from streamproc.jobs.ingest import ingest as ingesting  # media: not where only match or spot run
+    from streamproc.jobs.ingest import refuse_source
+
     await asyncio.to_thread(refuse_source, source)
     async with KafkaOutbox(client_of(settings)) as outbox:
 

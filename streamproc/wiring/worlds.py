@@ -175,9 +175,6 @@ def recognise(
     return asyncio.run(work())
 
 
-SIDES: Final = {"both": None, "no_audio": "audio", "no_video": "video"}
-
-
 def bench(
     settings: Settings, plan: bench_quality.BenchPlan, *, sides: Sequence[str], say: Callable[[str], None]
 ) -> dict[str, bench_quality.BenchFigures]:
@@ -199,7 +196,7 @@ def bench(
                 out=logs[-1],
                 through="memory",
                 record=folder / "recorded" if side == "both" else None,
-                without=SIDES[side],
+                without=bench_quality.SIDES[side],
                 warn=say,
             )
             say(f"{folder.name} {side}: {took.told()}")
