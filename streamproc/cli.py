@@ -482,6 +482,7 @@ def doctor(form: str) -> None:
 
     Example: streamproc doctor
     """
+    _settings(quiet=True)  # what drivers log is told as findings
     report = _run(verbs.doctor(os.environ))
     if form == "json":
         _figures(report)

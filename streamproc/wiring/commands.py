@@ -419,7 +419,11 @@ async def doctor(environment: Mapping[str, str]) -> Diagnosis:
         findings.append(Finding(what="releases", good=False, found=str(error)))
     findings.append(await _look("broker", _broker(settings)))
     findings.append(await _look("index", _milvus(settings)))
-    shown = {f"STREAMPROC_{name.upper()}": str(getattr(settings, name)) for name in settings.__struct_fields__}
+    values = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    shown = {
+        f"STREAMPROC_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
+        for name, value in values.items()
+    }
     if settings.milvus_token:
         shown["STREAMPROC_MILVUS_TOKEN"] = "(set)"  # noqa: S105 - that it is set, not what it is
     return Diagnosis(findings=tuple(findings), settings=shown)

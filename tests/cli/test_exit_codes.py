@@ -156,9 +156,15 @@ def test_a_cache_that_cannot_be_made_names_its_setting(tmp_path: Path) -> None:
 
 
 def test_the_doctor_says_what_is_missing_and_answers_no() -> None:
-    done = streamproc("doctor", STREAMPROC_BROKER="127.0.0.1:9", STREAMPROC_MILVUS_URI="http://127.0.0.1:9")
+    done = streamproc(
+        "doctor",
+        STREAMPROC_BROKER="127.0.0.1:9",
+        STREAMPROC_MILVUS_URI="http://127.0.0.1:9",
+        STREAMPROC_MEDIA_PREFIXES="s3://a, s3://b",
+    )
 
-    assert 1 == done.returncode
+    assert (1, "") == (done.returncode, done.stderr)
+    assert "STREAMPROC_MEDIA_PREFIXES=s3://a,s3://b" in done.stdout.splitlines()  # as it may be typed
     assert "NO  broker" in done.stdout
     assert "NO  index" in done.stdout
     assert "ok  releases" in done.stdout
