@@ -227,7 +227,7 @@ class LiveReader:
             raise Misconfigured("SOURCE", f"{scheme}:// is not read; a file or {', '.join(sorted(SCHEMES))}")
         self._source, self._stream_id, self._shop_id, self._target_ms = source, stream_id, shop_id, target_ms
         self._give_up_s, self._first_wait_s, self._longest_wait_s = give_up_s, first_wait_s, longest_wait_s
-        self._read_timeout_s = read_timeout_s
+        self._read_timeout_s = min(read_timeout_s, give_up_s or read_timeout_s)  # who waits in a read gives up as well
         self._now = now
         self._stopped = threading.Event()
         self._shown = shown(source)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -163,6 +164,17 @@ def test_a_source_that_never_answers_is_unavailable_in_the_end() -> None:
     reader = LiveReader(f"rtmp://127.0.0.1:{port}/live/x", stream_id="s", first_wait_s=0.05, give_up_s=0.5)
     with structlog.testing.capture_logs(), pytest.raises(Unavailable, match="nothing for"):
         list(reader.chunks())
+
+
+def test_who_listens_for_an_encoder_that_never_comes_gives_up_no_later_than_was_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}/live/key"
+    reader = LiveReader(f"rtmp-listen://{place}", stream_id="s", give_up_s=0.5)
+    began = time.monotonic()
+    with structlog.testing.capture_logs(), pytest.raises(Unavailable, match="nothing for"):
+        list(reader.chunks())
+
+    assert time.monotonic() - began < 10  # a read alone may take 20
 
 
 def test_a_scheme_that_nothing_reads_is_misconfigured() -> None:
