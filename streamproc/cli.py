@@ -5,7 +5,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -14,10 +14,9 @@ import msgspec
 
 from streamproc.adapters.logs import configure_logs
 from streamproc.errors import BadMessage, Misconfigured, Unavailable
-from streamproc.jobs.bench_quality import BenchPlan
+from streamproc.jobs.bench_quality import SIDES, BenchPlan
 from streamproc.settings import Settings, read_settings
 from streamproc.wiring import commands as verbs
-from streamproc.wiring import show, worlds
 
 T = TypeVar("T")
 
@@ -29,6 +28,23 @@ UNAVAILABLE: Final = 3
 FORMAT = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+class _Time(click.ParamType):
+    """A moment as events tell it (2026-11-22T10:00:00.5Z), or less of it; UTC where no zone is given."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The moment, with a zone."""
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time such as 2026-11-22 or 2026-11-22T10:00:00Z", param, ctx)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+TIME = _Time()
 
 
 def main() -> None:
@@ -47,10 +63,21 @@ def main() -> None:
         sys.exit(WRONG_USE)
     except Unavailable as error:
         click.echo(f"streamproc: {error}", err=True)
+        if "STREAMPROC_" in str(error):
+            click.echo("`streamproc doctor` looks at everything; `streamproc up` starts a world to try", err=True)
         sys.exit(UNAVAILABLE)
     except BadMessage as error:
         click.echo(f"streamproc: {error}", err=True)
         sys.exit(NO)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in {"streamproc", "encoders"}:
+            raise  # ours are all there
+        click.echo(
+            f"streamproc: {error.name} is not installed; the extra `demo` brings what every verb needs,"
+            " `perceive` what a worker does: pip install 'streamproc[demo]'",
+            err=True,
+        )
+        sys.exit(WRONG_USE)
     except BrokenPipeError:  # the reader of our output has gone: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -70,6 +97,14 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 def _figures(figures: object) -> None:
     """The last line that machines read: one JSON object."""
     click.echo(msgspec.json.encode(figures))
+
+
+def _numbers(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    """`1,2,3` as numbers."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no list of numbers such as 1,2,3", param=option) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -94,6 +129,8 @@ def demo(streams: int, seconds: int, seed: int, form: str) -> None:
 
     Example: streamproc demo --seconds 60
     """
+    from streamproc.wiring import show  # media and pictures: not everywhere installed
+
     settings = _settings(quiet=True)
     summary = show.demo(settings, streams=streams, seconds=seconds, seed=seed, say=click.echo)
     if form == "json":
@@ -108,6 +145,8 @@ def up(data: Path | None) -> None:
 
     Example: streamproc up
     """
+    from streamproc.wiring import worlds  # media: not everywhere installed
+
     worlds.up(_settings(quiet=True), data_dir=data, say=click.echo)
 
 
@@ -136,6 +175,8 @@ def recognise(
 
     Example: streamproc recognise streams/*.ts --pages pages.jsonl --shelves shelves.jsonl --out mentions.jsonl
     """
+    from streamproc.wiring import worlds  # media: not everywhere installed
+
     settings = _settings(quiet=True)
     if release is not None:
         settings = msgspec.structs.replace(settings, release_dir=release)
@@ -156,19 +197,19 @@ def recognise(
     "--work", required=True, type=click.Path(file_okay=False, path_type=Path), help="Streams and logs go here."
 )
 @click.option("--split", default="val", show_default=True, help="Whose photos.")
-@click.option("--seeds", default="1,2,3,4,5", show_default=True, help="A run of streams each.")
+@click.option("--seeds", default="1,2,3,4,5", show_default=True, callback=_numbers, help="A run of streams each.")
 @click.option("--streams", default=6, show_default=True, type=click.IntRange(1, 100))
 @click.option("--minutes", default=3, show_default=True, type=click.IntRange(1, 120))
 @click.option("--products", default=20, show_default=True, type=click.IntRange(1, 500), help="On each shelf.")
 @click.option("--release", type=click.Path(exists=True, file_okay=False), help="A release folder; default: lite.")
-@click.option("--side", "sides", multiple=True, type=click.Choice(list(worlds.SIDES)), help="Default: all three.")
+@click.option("--side", "sides", multiple=True, type=click.Choice(list(SIDES)), help="Default: all three.")
 @FORMAT
 def bench(
     bench: Path,
     data: Path,
     work: Path,
     split: str,
-    seeds: str,
+    seeds: tuple[int, ...],
     streams: int,
     minutes: int,
     products: int,
@@ -180,6 +221,8 @@ def bench(
 
     Example: streamproc bench --bench ../shared/bench --data ../shared/data --work /tmp/bench
     """
+    from streamproc.wiring import worlds  # media: not everywhere installed
+
     settings = _settings(quiet=True)
     if release is not None:
         settings = msgspec.structs.replace(settings, release_dir=release)
@@ -188,14 +231,12 @@ def bench(
         data=data,
         work=work,
         split=split,
-        seeds=tuple(int(seed) for seed in seeds.split(",")),
+        seeds=seeds,
         streams=streams,
         minutes=minutes,
         products=products,
     )
-    figures = worlds.bench(
-        settings, plan, sides=sides or tuple(worlds.SIDES), say=lambda line: click.echo(line, err=True)
-    )
+    figures = worlds.bench(settings, plan, sides=sides or tuple(SIDES), say=lambda line: click.echo(line, err=True))
     if form == "json":
         _figures(figures)
     else:
@@ -220,12 +261,23 @@ def run(agents: tuple[str, ...]) -> None:
 @click.option("--stream", "stream_id", required=True, help="The stream id to write under.")
 @click.option("--shop", "shop_id", help="The shop that the stream belongs to.")
 @click.option("--realtime", is_flag=True, help="Pace a file as if it were live.")
-def ingest(source: str, stream_id: str, shop_id: str | None, realtime: bool) -> None:
+@click.option(
+    "--give-up",
+    "give_up_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End with exit code 3 when a live source has given nothing for so long; default: try again for ever.",
+)
+def ingest(source: str, stream_id: str, shop_id: str | None, realtime: bool, give_up_s: float | None) -> None:
     """A file, HLS, RTMP, RTSP or SRT source to live.chunks, cut on key frames without re-encoding.
+
+    A live source that is lost is asked again with back-off; its new connection is a new broadcast.
 
     Example: streamproc ingest show.mp4 --stream room-7 --realtime
     """
-    chunks = _run(verbs.ingest(_settings(), source, stream_id=stream_id, shop_id=shop_id, realtime=realtime))
+    chunks = _run(
+        verbs.ingest(_settings(), source, stream_id=stream_id, shop_id=shop_id, realtime=realtime, give_up_s=give_up_s)
+    )
     click.echo(f"{stream_id}: {chunks} chunks")
 
 
@@ -268,12 +320,14 @@ def shelf() -> None:
 @click.argument("stream_id")
 @click.argument("product_ids", nargs=-1)
 def shelf_set(stream_id: str, product_ids: tuple[str, ...]) -> None:
-    """Replaces a room's shelf.
+    """Replaces a room's shelf; an unknown product is a clear line, the rest counts. No product: nothing is reported.
 
     Example: streamproc shelf set room-7 mug-1 mug-2
     """
-    version = _run(verbs.set_shelf(_settings(quiet=True), stream_id, product_ids))
-    click.echo(f"{stream_id}: {len(product_ids)} products, version {version}")
+    new, faults = _run(verbs.set_shelf(_settings(quiet=True), stream_id, product_ids))
+    for fault in faults:
+        click.echo(fault, err=True)
+    click.echo(f"{stream_id}: {len(new.product_ids)} products, version {new.version}")
 
 
 @shelf.command("load")
@@ -301,7 +355,7 @@ def mentions() -> None:
 
 
 @mentions.command("tail")
-@click.option("--from", "since", type=click.DateTime(), help="Broker time (UTC); default: from now on.")
+@click.option("--from", "since", type=TIME, help="Broker time, UTC unless it says; default: from now on.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--once", is_flag=True, help="Stop at the end instead of waiting for more.")
 def mentions_tail(since: datetime | None, form: str, once: bool) -> None:
@@ -326,7 +380,11 @@ def evidence_get(stream_id: str, ref: str, out: Path) -> None:
 
     Example: streamproc evidence get room-7 sha256:7ae4… frame.jpg
     """
-    out.write_bytes(_run(verbs.evidence_of(_settings(quiet=True)).get(stream_id, ref)))
+    frame = _run(verbs.evidence_of(_settings(quiet=True)).get(stream_id, ref))
+    try:
+        out.write_bytes(frame)
+    except OSError as error:
+        raise Misconfigured("OUT", f"{out} cannot be written: {error.strerror}") from error
 
 
 @evidence.command("sweep")
@@ -405,7 +463,7 @@ def check() -> None:
 
 @commands.command()
 @click.option("--format", "form", type=click.Choice(["text", "mermaid"]), default="text", show_default=True)
-@click.option("--write", type=click.Path(dir_okay=False, path_type=Path), help="Redraw the picture in this page.")
+@click.option("--write", type=EXISTING_FILE, help="Redraw the picture in this page.")
 def graph(form: str, write: Path | None) -> None:
     """The picture of agents and topics.
 
@@ -424,6 +482,7 @@ def doctor(form: str) -> None:
 
     Example: streamproc doctor
     """
+    _settings(quiet=True)  # what drivers log is told as findings
     report = _run(verbs.doctor(os.environ))
     if form == "json":
         _figures(report)
@@ -487,7 +546,7 @@ def reindex(folder: Path, build: int) -> None:
 
 @commands.command()
 @click.option("--level", type=click.Choice(["candidates"]), default="candidates", show_default=True)
-@click.option("--from", "since", type=click.DateTime(), help="Broker time (UTC); default: from the beginning.")
+@click.option("--from", "since", type=TIME, help="Broker time, UTC unless it says; default: from the beginning.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the replayed mentions here.")
 @FORMAT
 def replay(level: str, since: datetime | None, out: Path | None, form: str) -> None:

@@ -18,7 +18,7 @@ PREFIX: Final = "STREAMPROC_"
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One field per variable: `broker` is STREAMPROC_BROKER. Defaults suit one machine."""
 
-    broker: str = "127.0.0.1:9092"  # Kafka bootstrap servers, comma separated
+    broker: Annotated[str, Meta(min_length=1)] = "127.0.0.1:9092"  # Kafka bootstrap servers, comma separated
     milvus_uri: str = "http://127.0.0.1:19530"
     milvus_token: str = ""
     object_store: str = ""  # fsspec URL for large chunks and evidence; empty: CACHE/objects

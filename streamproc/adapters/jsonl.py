@@ -94,6 +94,18 @@ def mention_line(mention: ProductMention) -> bytes:
     return to_json(mention) + b"\n"
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Misconfigured where `write_mentions` could not write here: told before the work, not after it. What is there
+    stays as it is."""
+    there = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as exc:
+        raise Misconfigured(str(path), f"cannot be written: {exc.strerror}") from exc
+    if not there:
+        path.unlink()
+
+
 def write_mentions(path: Path, mentions: Iterable[ProductMention]) -> None:
     """Writes the log, in place of what was there. Raises Misconfigured where the file cannot be written."""
     try:
@@ -137,15 +149,16 @@ def _images(images: Iterable[str], folder: Path) -> tuple[tuple[str, ...], tuple
     for image in images:
         if "://" in image:
             found.append(image)  # an adapter's to fetch
-        elif _is_file(file := (folder / image).absolute()):
+        elif (file := _real_file(folder / image)) is not None:
             found.append(str(file))
         else:
             missing.append(image)
     return tuple(found), tuple(missing)
 
 
-def _is_file(path: Path) -> bool:
+def _real_file(path: Path) -> Path | None:
+    """Where the file lies, without `..` and links, which object stores refuse."""
     try:
-        return path.is_file()
+        return path.resolve() if path.is_file() else None
     except OSError:  # a name too long for the file system: no such file either
-        return False
+        return None

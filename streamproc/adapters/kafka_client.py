@@ -82,7 +82,10 @@ def kafka_errors(broker: str) -> Iterator[None]:
     except (AuthenticationFailedError, AuthenticationMethodNotSupported) as exc:
         raise Misconfigured(SETTING, f"{broker} refuses these credentials: {exc}") from exc
     except (KafkaError, ConsumerStoppedError, ProducerClosed, OSError) as exc:
-        raise Unavailable("broker", f"{SETTING} {broker}: {type(exc).__name__}: {exc}") from exc
+        told = (
+            str(exc) if isinstance(exc, KafkaError) else f"{type(exc).__name__}: {exc}"
+        )  # Kafka's begin with the name
+        raise Unavailable("broker", f"{SETTING} {broker}: {told}") from exc
 
 
 def as_record(message: ConsumerRecord) -> Record:

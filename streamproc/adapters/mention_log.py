@@ -19,5 +19,10 @@ def said_of(records: Iterable[Record], stream_ids: Sequence[str]) -> Mapping[str
 
 def letter_lines(records: Iterable[Record]) -> tuple[str, ...]:
     """A line per dead letter."""
-    letters = [wire.read_dead_letter(record) for record in records]
-    return tuple(f"{letter.reason}: {letter.detail}" for letter in letters)
+    return tuple(letter_line(wire.read_dead_letter(record)) for record in records)
+
+
+def letter_line(letter: wire.DeadLetter) -> str:
+    """Which message (a page's id, a stream's) was set aside, and why."""
+    key = (letter.original.key or b"").decode(errors="replace")
+    return f"{letter.original.topic} {key}: {letter.reason}: {letter.detail}"

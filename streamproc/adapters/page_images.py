@@ -47,7 +47,9 @@ def decode_image(content: bytes, name: str) -> NDArray[np.uint8]:
                 raise BadMessage("unusable_page", f"{name} has {image.width} x {image.height} pixels")
             image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
             rgba = image.convert("RGBA")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # its text names the address of our buffer
+        raise BadMessage("unusable_page", f"{name} is no picture that Pillow knows") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadMessage("unusable_page", f"{name} is no picture: {error}") from error
     ground: Any = Image.new("RGBA", rgba.size, "white")
     ground.alpha_composite(rgba)

@@ -69,7 +69,10 @@ def fetch(jars: tuple[LockedJar, ...], directory: Path) -> tuple[Path, ...]:
     Raises Misconfigured when bytes are not those of the lock (a file of the cache, or a download) and Unavailable
     when Maven Central cannot be reached. Safe to call from several processes at once.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured("STREAMPROC_CACHE", f"{directory} cannot be made: {error.strerror}") from error
     missing = [jar for jar in jars if not (directory / jar.file_name).exists()]
     if missing:
         with tempfile.TemporaryDirectory(dir=directory, prefix=".fetch-") as scratch:

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from streamproc.errors import Misconfigured
+
+SIDES: Final = {"both": None, "no_audio": "audio", "no_video": "video"}  # and what is left out
 
 
 @dataclass(frozen=True, kw_only=True)

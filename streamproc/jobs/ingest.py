@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import threading
@@ -159,8 +160,7 @@ async def ingest(
     """A file, or http(s) HLS, rtmp, rtsp, srt, udp or tcp; says how many chunks were sent. See `ingest_file` and
     `LiveReader`. A live source ends when its playlist does, when nothing was heard of it for `give_up_s`
     (Unavailable; None: never), or when this task is cancelled."""
-    if "://" not in source or source.startswith("file://"):
-        path = Path(unquote(urlsplit(source).path)) if source.startswith("file://") else Path(source)
+    if (path := _file_of(source)) is not None:
         return await ingest_file(
             path, sink, stream_id=stream_id, shop_id=shop_id, realtime=realtime, target_ms=target_ms, store=store
         )
@@ -174,6 +174,23 @@ async def ingest(
     finally:
         reader.stop()
     return sent
+
+
+def refuse_source(source: str) -> None:
+    """Misconfigured where this cannot be a source, whatever the network does: no such file, one that is no media, a
+    scheme that nothing here reads."""
+    if (path := _file_of(source)) is None:
+        LiveReader(source, stream_id="")
+        return
+    with contextlib.closing(cut_file(path)) as pieces:
+        next(pieces, None)
+
+
+def _file_of(source: str) -> Path | None:
+    """The file that is meant, None where it is a URL of something else."""
+    if source.startswith("file://"):
+        return Path(unquote(urlsplit(source).path))
+    return None if "://" in source else Path(source)
 
 
 def shown(source: str) -> str:
@@ -210,7 +227,7 @@ class LiveReader:
             raise Misconfigured("SOURCE", f"{scheme}:// is not read; a file or {', '.join(sorted(SCHEMES))}")
         self._source, self._stream_id, self._shop_id, self._target_ms = source, stream_id, shop_id, target_ms
         self._give_up_s, self._first_wait_s, self._longest_wait_s = give_up_s, first_wait_s, longest_wait_s
-        self._read_timeout_s = read_timeout_s
+        self._read_timeout_s = min(read_timeout_s, give_up_s or read_timeout_s)  # who waits in a read gives up as well
         self._now = now
         self._stopped = threading.Event()
         self._shown = shown(source)

@@ -10,7 +10,7 @@ import structlog
 from streamproc import wire
 from streamproc.adapters.kafka_client import KafkaClient
 from streamproc.adapters.kafka_outbox import KafkaOutbox
-from streamproc.adapters.mention_log import letter_lines, said_of
+from streamproc.adapters.mention_log import letter_line, letter_lines, said_of
 from streamproc.adapters.topic_reader import read_topics
 from streamproc.core.catalog import PageIndexed, ProductPage, Shelf
 from streamproc.core.chunk import LiveChunk
@@ -95,7 +95,7 @@ class KafkaPipeline:
                 missing.discard(message.page_id)
             elif isinstance(message, wire.DeadLetter) and message.original.topic == CATALOG_PAGES:
                 missing.discard((message.original.key or b"").decode(errors="replace"))
-                faults.append(f"{message.reason}: {message.detail}")
+                faults.append(letter_line(message))
             if not missing:
                 break
         return tuple(faults)

@@ -47,7 +47,7 @@ def redraw(page: str, topology: Topology) -> str:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise Misconfigured("README.md", f"needs the lines {BEGIN} and {END} where the picture goes")
+        raise Misconfigured("--write", f"the page needs the lines {BEGIN} and {END} where the picture goes")
     drawn = f"\n```mermaid\n{mermaid(topology)}```\n"
     everywhere = " and ".join(f"`{name}`" for name in _written_by_all(topology))
     if everywhere:

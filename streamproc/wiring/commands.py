@@ -1,5 +1,6 @@
 """The smaller verbs: each opens what it needs, calls one job, and lets go."""
 
+import asyncio
 import contextlib
 import importlib.metadata
 import platform
@@ -31,7 +32,6 @@ from streamproc.errors import Misconfigured, StreamprocError, Unavailable
 from streamproc.jobs import reindex as reindexing
 from streamproc.jobs import replay as replaying
 from streamproc.jobs import topics as topic_jobs
-from streamproc.jobs.ingest import ingest as ingesting
 from streamproc.ports import Record
 from streamproc.settings import Settings, read_settings
 from streamproc.topics import (
@@ -100,30 +100,58 @@ async def load_shelves(settings: Settings, path: Path) -> tuple[int, tuple[str, 
     return len(loaded.rows), loaded.faults
 
 
-async def set_shelf(settings: Settings, stream_id: str, product_ids: Sequence[str]) -> int:
-    """Replaces one room's shelf; its version follows the newest one on the topic."""
+async def set_shelf(settings: Settings, stream_id: str, product_ids: Sequence[str]) -> tuple[Shelf, tuple[str, ...]]:
+    """Replaces one room's shelf, its version the next after the newest on the topic; the new shelf, and a line per
+    product that the catalogue does not have and the shelf therefore neither. Misconfigured where it has none of them.
+    """
     client = client_of(settings)
+    catalogue = await reindexing.read_catalogue(read_topics(client, [CATALOG_PAGES]))
+    known = {page.product_id for page in catalogue.pages.values()}
+    unknown = [product_id for product_id in dict.fromkeys(product_ids) if product_id not in known]
+    if unknown and known.isdisjoint(product_ids):
+        raise Misconfigured("PRODUCT_IDS", "the catalogue has none of these; `streamproc catalog load` puts pages in")
     version = 0
     async for record in read_topics(client, [LIVE_SHELVES]):
         if record.value is not None and record.key == stream_id.encode():
             message = wire.decode(record).message
             if isinstance(message, Shelf):
                 version = max(version, message.version)
-    shelf = Shelf(stream_id=stream_id, version=version + 1, product_ids=tuple(product_ids))
+    kept = tuple(product_id for product_id in dict.fromkeys(product_ids) if product_id in known)
+    shelf = Shelf(stream_id=stream_id, version=version + 1, product_ids=kept)
     async with KafkaOutbox(client) as outbox:
         await outbox.send(wire.encode(shelf, topic=LIVE_SHELVES, key=stream_id))
-    return shelf.version
+    return shelf, tuple(f"unknown product {product_id!r}" for product_id in unknown)
 
 
-async def ingest(settings: Settings, source: str, *, stream_id: str, shop_id: str | None, realtime: bool) -> int:
-    """A source to live.chunks; how many chunks."""
+async def ingest(
+    settings: Settings,
+    source: str,
+    *,
+    stream_id: str,
+    shop_id: str | None,
+    realtime: bool,
+    give_up_s: float | None = None,
+) -> int:
+    """A source to live.chunks; how many chunks. What cannot be a source is refused before the broker is asked.
+
+    Raises Unavailable where a live source has given nothing for `give_up_s` (None: it is tried for ever)."""
+    from streamproc.jobs.ingest import ingest as ingesting  # media: not where only match or spot run
+    from streamproc.jobs.ingest import refuse_source
+
+    await asyncio.to_thread(refuse_source, source)
     async with KafkaOutbox(client_of(settings)) as outbox:
 
         async def sink(chunk: LiveChunk) -> None:
             await outbox.send(wire.encode(chunk, topic=LIVE_CHUNKS, key=chunk.stream_id))
 
         return await ingesting(
-            source, sink, stream_id=stream_id, shop_id=shop_id, realtime=realtime, store=object_store(settings)
+            source,
+            sink,
+            stream_id=stream_id,
+            shop_id=shop_id,
+            realtime=realtime,
+            store=object_store(settings),
+            give_up_s=give_up_s,
         )
 
 
@@ -152,10 +180,8 @@ async def sweep_evidence(settings: Settings) -> Swept:
 async def tail(
     settings: Settings, *, since: datetime | None, form: str, follow: bool, say: Callable[[str], None]
 ) -> None:
-    """Mentions as they come, from `since` (UTC), or from now on where it is None and `follow`."""
+    """Mentions as they come, from `since`, or from now on where it is None and `follow`."""
     moment = datetime.now(UTC) if since is None and follow else since
-    if moment is not None and moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
     async for record in read_topics(client_of(settings), [PRODUCT_MENTIONS], since=moment, follow=follow):
         mention = wire.decode(record).message
         if isinstance(mention, ProductMention):
@@ -302,15 +328,14 @@ async def release_status(settings: Settings) -> tuple[str, ...]:
 async def replay(settings: Settings, *, since: datetime | None, out: Path | None) -> replaying.ReplayReport:
     """live.candidates folded again, against product.mentions."""
     client = client_of(settings)
-    moment = None if since is None else since.replace(tzinfo=UTC)
     partitions = (await client.partitions((LIVE_CANDIDATES,)))[LIVE_CANDIDATES]
     count, replayed = await replaying.replay_candidates(
-        read_topics(client, [LIVE_CANDIDATES], since=moment),
+        read_topics(client, [LIVE_CANDIDATES], since=since),
         spot=spotting(),
         partitions=partitions,
         clock=SystemClock(),
     )
-    emitted = [record async for record in read_topics(client, [PRODUCT_MENTIONS], since=moment)]
+    emitted = [record async for record in read_topics(client, [PRODUCT_MENTIONS], since=since)]
     if out is not None:
         events = [wire.decode(record).message for record in replayed]
         write_mentions(out, [event for event in events if isinstance(event, ProductMention)])
@@ -394,7 +419,11 @@ async def doctor(environment: Mapping[str, str]) -> Diagnosis:
         findings.append(Finding(what="releases", good=False, found=str(error)))
     findings.append(await _look("broker", _broker(settings)))
     findings.append(await _look("index", _milvus(settings)))
-    shown = {f"STREAMPROC_{name.upper()}": str(getattr(settings, name)) for name in settings.__struct_fields__}
+    values = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    shown = {
+        f"STREAMPROC_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
+        for name, value in values.items()
+    }
     if settings.milvus_token:
         shown["STREAMPROC_MILVUS_TOKEN"] = "(set)"  # noqa: S105 - that it is set, not what it is
     return Diagnosis(findings=tuple(findings), settings=shown)

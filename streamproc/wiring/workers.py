@@ -85,6 +85,9 @@ def run_side_by_side(settings: Settings, agents: Sequence[str]) -> int:
     while not stopping and all(child.running for child in children):
         time.sleep(POLL_S)
     codes = [child.returncode for child in children]
+    for name, code, child in zip(agents, codes, children, strict=True):
+        if not stopping and code is not None:
+            _log.error("agent_process_ended", agent=name, code=code, why=child.last_lines())
     for child in children:
         child.stop()
     return 0 if stopping else next((code for code in codes if code is not None), 1)

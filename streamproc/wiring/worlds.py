@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 from tqdm import tqdm
 
-from streamproc.adapters.jsonl import read_pages, read_shelves, write_mentions
+from streamproc.adapters.jsonl import read_pages, read_shelves, refuse_unwritable, write_mentions
 from streamproc.adapters.kafka_admin import KafkaAdmin
 from streamproc.adapters.kafka_client import KafkaClient
 from streamproc.adapters.kafka_outbox import KafkaOutbox
@@ -27,11 +27,12 @@ from streamproc.adapters.memory import MemoryChunkHistory, MemoryFollower
 from streamproc.adapters.memory_broker import MemoryBroker
 from streamproc.adapters.memory_index import MemoryIndex
 from streamproc.adapters.memory_pipeline import MemoryPipeline, Seat
+from streamproc.adapters.object_store import normal_uri
 from streamproc.adapters.release_folders import ReleaseFolders
 from streamproc.agents.index import Index
 from streamproc.core.release import ReleaseActivation
 from streamproc.embedded.world import PARTITIONS, EmbeddedWorld
-from streamproc.errors import Misconfigured
+from streamproc.errors import BadMessage, Misconfigured
 from streamproc.jobs import bench_quality
 from streamproc.jobs import recognise as recognising
 from streamproc.jobs import topics as topic_jobs
@@ -116,6 +117,9 @@ def recognise(
         warn(fault)
     if not catalogue.rows:
         raise Misconfigured("--pages", f"{pages} has no page that can be used")
+    if rooms is not None and not rooms.rows:
+        raise Misconfigured("--shelves", f"{shelves} has no shelf that can be used")  # none at all: everything counts
+    refuse_unwritable(out)
     if through == "kafka" and (without or record):
         raise Misconfigured("--through", "--without and --record go with memory")
     for file in files:
@@ -171,9 +175,6 @@ def recognise(
     return asyncio.run(work())
 
 
-SIDES: Final = {"both": None, "no_audio": "audio", "no_video": "video"}
-
-
 def bench(
     settings: Settings, plan: bench_quality.BenchPlan, *, sides: Sequence[str], say: Callable[[str], None]
 ) -> dict[str, bench_quality.BenchFigures]:
@@ -195,7 +196,7 @@ def bench(
                 out=logs[-1],
                 through="memory",
                 record=folder / "recorded" if side == "both" else None,
-                without=SIDES[side],
+                without=bench_quality.SIDES[side],
                 warn=say,
             )
             say(f"{folder.name} {side}: {took.told()}")
@@ -324,7 +325,16 @@ def _progress(files: Sequence[Path]) -> Iterator[Callable[[int], None]]:
 def _image_folders(pages: Sequence[Any]) -> tuple[str, ...]:
     """The folders that local images lie in: who names a file on the command line allows it."""
     local = {str(Path(image).parent) for page in pages for image in page.images if "://" not in image}
-    return tuple(f"file://{folder}" for folder in sorted(local))
+    return tuple(f"file://{folder}" for folder in sorted(local) if _is_plain(f"file://{folder}"))
+
+
+def _is_plain(uri: str) -> bool:
+    """Whether an object store takes this URI; where not, each image under it becomes a dead letter that says why."""
+    try:
+        normal_uri(uri)
+    except BadMessage:
+        return False
+    return True
 
 
 def _for_children(settings: Settings) -> dict[str, str]:

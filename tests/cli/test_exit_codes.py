@@ -1,17 +1,22 @@
 """Whose fault it is decides the exit code, and the message names what to set right."""
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import pytest
 
 from streamproc.cli import commands, main
+from streamproc.embedded.jars import fetch
 from streamproc.errors import Misconfigured
 from streamproc.settings import read_settings
+from streamproc.wiring import commands as verbs
 
 Typed = Callable[..., tuple[int, str]]
 
@@ -63,10 +68,103 @@ def test_an_agent_that_is_not_known_is_wrong_use_and_the_known_ones_are_named(ty
     assert (2, True) == (code, "perceive, match, spot, index" in said)
 
 
-def test_the_doctor_says_what_is_missing_and_answers_no() -> None:
-    done = streamproc("doctor", STREAMPROC_BROKER="127.0.0.1:9", STREAMPROC_MILVUS_URI="http://127.0.0.1:9")
+def test_a_source_that_cannot_be_one_is_wrong_use_broker_or_not(typed: Typed, tmp_path: Path) -> None:
+    code, said = typed("ingest", str(tmp_path / "gone.mp4"), "--stream", "room-7", STREAMPROC_BROKER="127.0.0.1:9")
 
-    assert 1 == done.returncode
+    assert (2, True) == (code, "gone.mp4" in said)
+
+
+def test_a_source_that_is_lost_is_given_up_after_as_long_as_was_said(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbs, "KafkaOutbox", lambda _: contextlib.nullcontext())  # nothing comes that could be sent
+
+    code, said = typed("ingest", "rtmp://127.0.0.1:9/live/x", "--stream", "room-7", "--give-up", "0.2")
+
+    assert (3, True) == (code, "rtmp://127.0.0.1:9/live/x: nothing for" in said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("graph", "--write", "gone.md"), "gone.md"),
+        (("bench", "--bench", ".", "--data", ".", "--work", "w", "--seeds", "1,x"), "--seeds"),
+        (("mentions", "tail", "--from", "yesterday"), "2026-11-22T10:00:00Z"),
+    ],
+)
+def test_an_argument_that_cannot_be_right_is_wrong_use_and_named(
+    typed: Typed, arguments: tuple[str, ...], named: str
+) -> None:
+    code, said = typed(*arguments)
+
+    assert (2, True) == (code, named in said)
+
+
+@pytest.mark.parametrize("said", ["2026-11-22T10:00:00.000000Z", "2026-11-22T11:00:00+01:00", "2026-11-22 10:00:00"])
+def test_a_time_is_taken_as_events_tell_it_and_is_utc_where_nothing_is_said(
+    said: str, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[datetime] = []
+
+    async def tail(*_: object, since: datetime, **__: object) -> None:
+        asked.append(since)
+
+    monkeypatch.setattr(verbs, "tail", tail)
+
+    assert 0 == typed("mentions", "tail", "--from", said, "--once")[0]
+    assert [datetime(2026, 11, 22, 10, tzinfo=UTC)] == asked
+
+
+def recognising(folder: Path, *more: str) -> tuple[str, ...]:
+    """What a caller types who has one page, and a file that is no media."""
+    page = {"page_id": "p", "product_id": "mug", "title": "Mug"}
+    (folder / "pages.jsonl").write_text(json.dumps(page))
+    (folder / "show.ts").write_bytes(b"no media")
+    return ("recognise", str(folder / "show.ts"), "--pages", str(folder / "pages.jsonl"), *more)
+
+
+def test_a_log_that_cannot_be_written_is_told_before_the_work(typed: Typed, tmp_path: Path) -> None:
+    code, said = typed(*recognising(tmp_path, "--out", str(tmp_path / "none" / "m.jsonl")))
+
+    assert (2, True) == (code, "m.jsonl: cannot be written" in said)
+
+
+def test_shelves_of_which_none_can_be_used_are_refused_since_no_shelf_is_the_whole_catalogue(
+    typed: Typed, tmp_path: Path
+) -> None:
+    (tmp_path / "shelves.jsonl").write_text("{}\n")
+
+    code, said = typed(
+        *recognising(tmp_path, "--out", str(tmp_path / "m.jsonl"), "--shelves", str(tmp_path / "shelves.jsonl"))
+    )
+
+    assert (2, True) == (code, "--shelves: " in said)
+
+
+def test_a_log_that_is_there_survives_a_refusal(typed: Typed, tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text("earlier")
+
+    assert 2 == typed(*recognising(tmp_path, "--out", str(tmp_path / "m.jsonl")))[0]
+    assert "earlier" == (tmp_path / "m.jsonl").read_text()
+
+
+def test_a_cache_that_cannot_be_made_names_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(Misconfigured, match="STREAMPROC_CACHE"):
+        fetch((), tmp_path / "file" / "kafka")
+
+
+def test_the_doctor_says_what_is_missing_and_answers_no() -> None:
+    done = streamproc(
+        "doctor",
+        STREAMPROC_BROKER="127.0.0.1:9",
+        STREAMPROC_MILVUS_URI="http://127.0.0.1:9",
+        STREAMPROC_MEDIA_PREFIXES="s3://a, s3://b",
+    )
+
+    assert (1, "") == (done.returncode, done.stderr)
+    assert "STREAMPROC_MEDIA_PREFIXES=s3://a,s3://b" in done.stdout.splitlines()  # as it may be typed
     assert "NO  broker" in done.stdout
     assert "NO  index" in done.stdout
     assert "ok  releases" in done.stdout

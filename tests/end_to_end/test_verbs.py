@@ -29,8 +29,8 @@ async def test_catalogue_shelf_file_and_mentions_by_hand(made: MadeWorld, tmp_pa
         pages = await typed("catalog", "load", str(made.pages))
         shelves = await typed("shelf", "load", str(made.shelves))
         row = next(r for r in made.truth if r.on_shelf and r.stream_id == "show-a")
-        version = await typed("shelf", "set", "show-b", str(row.product_id))
         await pipeline._until_indexed({json.loads(line)["page_id"] for line in made.pages.read_text().splitlines()})
+        version = await typed("shelf", "set", "show-b", str(row.product_id), "ghost")
         sent = await typed("ingest", str(made.files[0]), "--stream", "show-a")
         said = await pipeline.finish(["show-a"])
         tail = await typed("mentions", "tail", "--once", "--format", "json")
@@ -44,7 +44,7 @@ async def test_catalogue_shelf_file_and_mentions_by_hand(made: MadeWorld, tmp_pa
     assert (1, True) == (grown.exit_code, "partitions is 4, not 8" in grown.output)
     assert "12 pages loaded, 0 faults" in pages.output
     assert "2 shelves loaded, 0 faults" in shelves.output
-    assert "show-b: 1 products, version 2" in version.output
+    assert "unknown product 'ghost'\nshow-b: 1 products, version 2" in version.output
     assert "show-a: 13 chunks" in sent.output
     events = [json.loads(line) for line in tail.output.splitlines()]
     assert [(m.mention_id, m.revision) for m in said["show-a"]] == [(e["mention_id"], e["revision"]) for e in events]

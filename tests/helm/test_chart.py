@@ -371,6 +371,20 @@ def test_every_pod_should_run_as_nobody_without_a_token(manifests: list[Manifest
         assert {"hostNetwork", "hostPID", "hostIPC"}.isdisjoint(pod), name
 
 
+def test_a_large_number_should_be_written_as_the_integer_that_it_is() -> None:
+    """Helm holds numbers as floats and prints those from a million on as 1e+06, which a cluster refuses."""
+    values: dict[str, object] = {
+        "security": {"runAsUser": 1000660001, "fsGroup": 1000660001},  # as OpenShift hands them out
+        "topics": {"apply": {"activeDeadlineSeconds": 2_000_000}},
+    }
+    manifests = render(**values)
+
+    for name, pod in pods(manifests):
+        context = pod["securityContext"]
+        assert ["1000660001"] * 3 == [str(context[key]) for key in ("runAsUser", "runAsGroup", "fsGroup")], name
+    assert 2_000_000 == of_kind(manifests, "Job")["demo-streamproc-topics"]["spec"]["activeDeadlineSeconds"]
+
+
 def test_every_mount_should_resolve_to_a_volume_and_every_volume_be_mounted(manifests: list[Manifest]) -> None:
     for name, pod in pods(manifests):
         mounted = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}

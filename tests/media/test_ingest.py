@@ -6,10 +6,12 @@ import asyncio
 import http.server
 import io
 import itertools
+import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 import structlog
 
 from streamproc.adapters.object_store import FsspecObjectStore
 from streamproc.core.chunk import LiveChunk, MediaRef
 from streamproc.errors import Misconfigured, Unavailable
-from streamproc.jobs.ingest import LiveReader, file_chunks, ingest, ingest_file
+from streamproc.jobs.ingest import INLINE_MAX_BYTES, LiveReader, file_chunks, ingest, ingest_file, refuse_source
 from tests.media.ingested import assert_numbered, numbers_in, read_all
 from tests.media.made_media import encoded_audio, encoded_video, write
 
@@ -53,17 +56,35 @@ async def test_a_file_is_always_the_same_broadcast(media: bytes, tmp_path: Path)
     assert 16 == len(one[0].broadcast_id)
 
 
-async def test_large_chunks_travel_as_claim_checks(media: bytes, tmp_path: Path) -> None:
+async def test_only_a_chunk_that_is_too_large_for_its_topic_travels_as_a_claim_check(tmp_path: Path) -> None:
     path = tmp_path / "show.ts"
-    path.write_bytes(media)
+    path.write_bytes(snow_then_a_still())
     store = FsspecObjectStore(tmp_path / "objects")
+    whole = [chunk.media async for chunk in file_chunks(path)]
     sent: list[LiveChunk] = []
 
     async def sink(chunk: LiveChunk) -> None:
         sent.append(chunk)
 
-    assert 6 == await ingest_file(path, sink, stream_id="s", store=store)
-    assert all(isinstance(chunk.media, bytes) for chunk in sent)
+    assert 2 == await ingest_file(path, sink, stream_id="s", store=store)
+    snow, still = sent
+    assert isinstance(snow.media, MediaRef)
+    assert INLINE_MAX_BYTES < snow.media.size_bytes
+    assert whole == [await store.get(snow.media), still.media]
+
+
+def snow_then_a_still() -> bytes:
+    """Two pieces of 2 s: pictures that cannot be compressed, then one that needs next to nothing."""
+    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts") as output:
+        stream = output.add_stream("libx264", 1, options={"preset": "ultrafast", "qp": "4"})
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 1280, 720, "yuv420p", 2
+        for second in range(4):
+            pixels = np.roll(noise, 7 * second, axis=0) if second < 2 else np.full_like(noise, 90)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode(None))
+    return file.getvalue()
 
 
 async def test_realtime_paces_a_file(tmp_path: Path) -> None:
@@ -145,9 +166,33 @@ def test_a_source_that_never_answers_is_unavailable_in_the_end() -> None:
         list(reader.chunks())
 
 
+def test_who_listens_for_an_encoder_that_never_comes_gives_up_no_later_than_was_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}/live/key"
+    reader = LiveReader(f"rtmp-listen://{place}", stream_id="s", give_up_s=0.5)
+    began = time.monotonic()
+    with structlog.testing.capture_logs(), pytest.raises(Unavailable, match="nothing for"):
+        list(reader.chunks())
+
+    assert time.monotonic() - began < 10  # a read alone may take 20
+
+
 def test_a_scheme_that_nothing_reads_is_misconfigured() -> None:
     with pytest.raises(Misconfigured, match="gopher"):
         LiveReader("gopher://h/x", stream_id="s")
+
+
+def test_what_cannot_be_a_source_is_refused_and_what_may_come_yet_is_not(media: bytes, tmp_path: Path) -> None:
+    (tmp_path / "good.ts").write_bytes(media)
+    (tmp_path / "bad.ts").write_bytes(b"no media")
+
+    for wrong in (tmp_path / "bad.ts", tmp_path / "gone.ts", tmp_path, (tmp_path / "gone.ts").as_uri()):
+        with pytest.raises(Misconfigured, match=re.escape(str(wrong).removeprefix("file://"))):
+            refuse_source(str(wrong))
+    with pytest.raises(Misconfigured, match="gopher"):
+        refuse_source("gopher://h/x")
+    refuse_source((tmp_path / "good.ts").as_uri())
+    refuse_source("rtmp://127.0.0.1:9/live/x")  # nobody is there: not yet
 
 
 PUSH = """

@@ -62,6 +62,16 @@ def test_a_wrong_page_is_one_line_and_the_rest_loads(folder: Path, row: object, 
     assert ["p1", "p9"] == [page.page_id for page in loaded.rows]
 
 
+def test_an_image_may_lie_above_the_file_or_behind_a_link(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "link.jpg").symlink_to(folder / "img" / "mug.jpg")
+    images = ["../img/mug.jpg", "link.jpg"]
+
+    loaded = read_pages(written(folder / "sub", "pages.jsonl", MUG | {"images": images}))
+
+    assert ((), (str(folder / "img/mug.jpg"),) * 2) == (loaded.faults, loaded.rows[0].images)
+
+
 @pytest.mark.parametrize("image", ["img/none.jpg", "img", "", "x" * 5000, "a\0b"])
 def test_a_page_whose_image_is_missing_loads_without_it(folder: Path, image: str) -> None:
     loaded = read_pages(written(folder, "pages.jsonl", MUG | {"images": [image, "img/mug.jpg"]}))
