@@ -45,6 +45,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def refuse_other(path: Path, config: Mapping[str, Any], built: Mapping[str, object], *, below: str = "") -> None:
+    """Raises WeightsRefused where a config asks for what is not `built` here: such a checkpoint would load without a
+    word and give other vectors. Keys that it leaves out mean what is built; `below` is where they stand."""
+    for key, value in built.items():
+        if config.get(key, value) != value:
+            raise WeightsRefused(path, f"{below}{key} is {config[key]!r}, but only {value!r} is built here")
+
+
 def read_state(folder: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint folder, on the CPU. A pickle is read as plain tensors or not at all. Raises
     WeightsRefused."""

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,33 @@ def test_damaged_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -
 
     with pytest.raises(WeightsRefused, match="cannot be loaded"):
         load_clip(str(tmp_path))
+
+
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (self.path,)
+
+
+@filterwarnings
+@pytest.mark.parametrize("family", ["CLIP", "open_clip"])
+def test_a_pickle_is_refused_and_not_executed(
+    family: str, folders: dict[str, Path], open_clip_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    folder = copied(open_clip_folder if family == "open_clip" else folders[family], tmp_path / "checkpoint")
+    weights = next(folder.glob("*.safetensors"))
+    weights.unlink()
+    name = "open_clip_pytorch_model.bin" if family == "open_clip" else "pytorch_model.bin"
+    torch.save({"weight": Trap(tmp_path / "sprung")}, folder / name)
+
+    with pytest.raises(WeightsRefused, match="cannot be loaded"):
+        load_clip(str(folder))
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
