@@ -73,10 +73,16 @@ def test_one_command_trains_and_evaluates(rope: Path, tmp_path: Path, capsys: py
     assert list(range(12)) == [row["step"] for row in found]
     assert found[-1]["loss"] < found[0]["loss"]
 
-    shown = ["--run", str(out), "--data", str(rope), "--split", "training"]
-    assert 0 == main(["evaluate", "--quiet", *shown, "--json", str(tmp_path / "figures.json")])
+    shown = ["evaluate", "--quiet", "--run", str(out), "--data", str(rope), "--split", "training"]
+    assert 2 == main(shown)
+    assert "6 products were trained on too, such as product0" in capsys.readouterr().err
+    assert 0 == main([*shown, "--trained", "--json", str(tmp_path / "figures.json")])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["mean R@1"] > 1 / 6
+    assert (6, {"missing picture": 1, "no picture": 1}) == (told["trained products"], told["bad rows"])
+    bad = [json.loads(line) for line in (out / "bad_rows.jsonl").read_text("utf-8").splitlines()]
+    assert {"missing picture", "no picture"} == {row["fault"] for row in bad}
+    assert all(row["row"].startswith("training_page_images.txt:") or row["row"] == "page tr22" for row in bad)
     assert set(DIRECTIONS) == set(json.loads((tmp_path / "figures.json").read_text("utf-8"))["directions"])
 
 
@@ -90,6 +96,30 @@ def test_a_run_that_was_cut_short_goes_on_exactly(rope: Path, tmp_path: Path) ->
     for whole, cut in zip(losses(tmp_path / "whole"), losses(tmp_path / "cut"), strict=True):
         assert whole == pytest.approx(cut, abs=1e-6)
     assert ["00000004"] == [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that follows is done."""
+
+
+def test_a_run_that_was_killed_writes_each_step_once(rope: Path, tmp_path: Path) -> None:
+    """Killed after a step that no checkpoint has, and while it wrote a line."""
+
+    def kill(what: str, done: int, total: int, figures: dict[str, float]) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tiny(), rope, tmp_path, report=kill)
+    with (tmp_path / "losses.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 3, "lo')
+    (tmp_path / "unreadable.jsonl").write_text(
+        '{"step": 1, "pictures": ["a"]}\n{"step": 2, "pictures": ["b"]}\n', "utf-8"
+    )
+    train(tiny(), rope, tmp_path, report=silent)
+
+    assert list(range(STEPS)) == [row["step"] for row in losses(tmp_path)]
+    assert '{"step": 1, "pictures": ["a"]}\n' == (tmp_path / "unreadable.jsonl").read_text("utf-8")
 
 
 def test_a_run_that_goes_on_shows_every_step_once_in_tensorboard(tmp_path: Path) -> None:
