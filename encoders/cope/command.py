@@ -147,8 +147,12 @@ def _shards(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
     config = read_cope_config(args.config) if args.config else CopeConfig()
     samples = read_samples(config, args.data)
-    written = write_shards(samples, args.out, side=args.side)
-    return {"shards": len(written), "products": len(samples.products), "bad rows": dict(samples.bad)}
+    unreadable: list[str] = []
+    written = write_shards(samples, args.out, frames=config.frames, side=args.side, unreadable=unreadable)
+    for where in unreadable:
+        sys.stderr.write(f"{where}: cannot be read, left out\n")
+    bad = {"bad rows": dict(samples.bad), "unreadable pictures": len(unreadable)}
+    return {"shards": len(written), "products": len(samples.products)} | bad
 
 
 def _step(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:

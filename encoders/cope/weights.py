@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from encoders.errors import WeightsRefused
 
 FILES = ("model.safetensors", "pytorch_model.bin")
+WANTED = ("*.json", "*.txt", "*.model", "*.safetensors", "*pytorch_model*.bin")  # of a hub id; open_clip's names too
 
 
 def checkpoint_folder(source: str) -> Path:
@@ -28,7 +29,7 @@ def checkpoint_folder(source: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.txt", "*.model", *FILES, "*.safetensors"]))
+        return Path(snapshot_download(source, allow_patterns=list(WANTED)))
     except Exception as error:  # the hub raises its own kinds, the network others; all mean the same here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsRefused(folder, f"no such folder, and not to be had from the hub: {reason}") from error

@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from encoders.cli import main as encoders_main
 from encoders.cope import evaluate, task
 from encoders.cope.backbone import build_towers
 from encoders.cope.command import main
-from encoders.cope.config import CODE, INTENT, CopeConfig, look_of, quirks_of, read_cope_config
+from encoders.cope.config import CODE, INTENT, CopeConfig, CopeOptimiser, look_of, quirks_of, read_cope_config
 from encoders.cope.draws import product_draws
 from encoders.cope.loading import StepDataset
-from encoders.cope.optimiser import rate
+from encoders.cope.optimiser import Learner, rate
 from encoders.cope.rope import read_rope
+from encoders.cope.shards import read_shards
 from encoders.cope.task import CopeTask
 from encoders.cope.train import train
 from encoders.directions import DIRECTIONS, directions, directions_table
@@ -239,6 +241,45 @@ def test_quirks_are_those_of_the_published_code() -> None:
         {"quirks": "code", "loss": {"contrast": 1.0}, "visual": {"integration_layers": 1}}, CopeConfig
     )
     assert (1, 1.0) == (quirks_of(told).integration_layers, quirks_of(told).contrast)
+
+
+def test_weight_decay_is_what_was_meant_unless_the_code_is_followed_or_it_is_told() -> None:
+    told = CopeConfig(quirks="code", optimiser=msgspec.convert({"weight_decay": 0.0}, CopeOptimiser))
+
+    assert [5e-4, 0.01, 0.0] == [quirks_of(one).weight_decay for one in (CopeConfig(), CopeConfig(quirks="code"), told)]
+
+
+def test_a_learnt_temperature_is_not_decayed_and_comes_back_from_its_bounds() -> None:
+    config = tiny(loss={"learnable": True}, optimiser={"weight_decay": 0.5})
+    made = CopeTask(config, build_towers(config)[0], 6, torch.device("cpu"))
+    learner, scale = Learner(config, made), made.temperature.logarithm
+    start = scale.detach().clone()
+    scale.grad = torch.zeros_like(scale)
+    learner.step(made, 1)
+    assert torch.equal(start, scale)
+
+    with torch.no_grad():
+        scale.fill_(-100.0)
+    learner.step(made, 1)
+    torch.autograd.backward(made.temperature())
+    assert float(scale.grad) > 0
+
+
+def test_shards_hold_as_many_frames_as_the_config_looks_at_and_name_what_cannot_be_read(
+    rope: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(rope, tmp_path / "rope")
+    (tmp_path / "rope" / "images" / "training-l00-3.jpg").write_bytes(b"no picture")
+    path = tmp_path / "tiny.json"
+    path.write_bytes(msgspec.json.encode(tiny(visual={"frames": 10})))
+    data = ["--config", str(path), "--data", str(tmp_path / "rope")]
+
+    assert 0 == main(["shards", *data, "--out", str(tmp_path / "shards")])
+    told = capsys.readouterr()
+    assert 1 == json.loads(told.out)["unreadable pictures"]
+    assert "training-l00-3.jpg: cannot be read" in told.err
+    counts = {one.sample_id: len(one.pictures) for one in read_shards(tmp_path / "shards").of("live")}
+    assert (9, 10) == (counts["tr00"], counts["tr01"])
 
 
 def test_the_rate_falls_to_nothing_and_stays_there_unless_the_code_is_followed() -> None:
