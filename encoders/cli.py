@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from encoders.errors import EncodersError, TrainingStopped
+from encoders.errors import ConfigRefused, DataRefused, EncodersError, TrainingStopped
 
 if TYPE_CHECKING:
     from encoders.config import TrainingConfig
@@ -24,10 +24,11 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
 class Progress:
-    """One bar per piece of work on a terminal; without one, a line every half minute."""
+    """One bar per piece of work on a terminal; without one, a line every half minute. Of several ranks the first one
+    tells."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+        self._quiet = quiet or os.environ.get("RANK", "0") != "0"
         self._bar: Any = None
         self._what = ""
 
@@ -240,6 +241,8 @@ def _train(args: argparse.Namespace, progress: Progress) -> int:
 
             _say(train_command(args.config, args.data, args.out, steps=args.max_steps, progress=progress))
             return 0
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigRefused(args.out, "preset lite trains in one process, not under torchrun: all would write there")
     tune_process()
     import msgspec
 
@@ -247,7 +250,7 @@ def _train(args: argparse.Namespace, progress: Progress) -> int:
 
     config = _config(args)
     if args.unseen is not None:
-        unseen = tuple(_products(args.unseen))
+        unseen = tuple(_products(args.unseen, args.data))
         config = msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, unseen=unseen))
     digest = train_release(
         config, args.data, args.out, cache=args.cache, steps=args.max_steps, name=args.release, report=progress
@@ -265,7 +268,7 @@ def _adapt(args: argparse.Namespace, progress: Progress) -> int:
         _release_folder(args),
         args.data,
         args.out,
-        new=_products(args.new) if args.new else (),
+        new=_products(args.new, args.data) if args.new else (),
         cache=args.cache,
         steps=args.steps,
         name=args.name,
@@ -292,7 +295,7 @@ def _evaluate(args: argparse.Namespace, progress: Progress) -> int:
         photos=args.photos,
         holdout=args.holdout,
         clothing=args.clothing,
-        unseen=_products(args.unseen) if args.unseen else (),
+        unseen=_products(args.unseen, args.data) if args.unseen else (),
         report=progress,
     )
     progress.close()
@@ -423,8 +426,18 @@ def _release_folder(args: argparse.Namespace) -> Path:
     return folder or shipped("lite")
 
 
-def _products(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").replace(",", "\n").split()
+def _products(path: Path, data: Path) -> list[str]:
+    """The product ids in a file. Raises DataRefused where it cannot be read, or one has no page in the data set."""
+    from encoders.grocery import read_products
+
+    try:
+        told = path.read_text(encoding="utf-8").replace(",", "\n").split()
+    except OSError as error:
+        raise DataRefused(path, error.strerror or str(error)) from error
+    unknown = sorted(set(told) - {product.product_id for product in read_products(data)})
+    if unknown or not told:
+        raise DataRefused(path, f"no page of {', '.join(unknown[:5])} in {data}" if unknown else "names no product")
+    return told
 
 
 def _gate(text: str) -> tuple[str, float] | None:

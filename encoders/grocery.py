@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+from PIL import Image
 
 from encoders.errors import DataRefused
+
+LIMIT = 0.01  # the share of photos that may be unreadable
+NAMED = 5  # of them, how many a refusal spells out
 
 
 class Product(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,10 +40,11 @@ class Photo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grocery(msgspec.Struct, frozen=True, kw_only=True):
-    """The catalogue and the photos of one split, both sorted."""
+    """The catalogue and the photos of one split, both sorted; the keys of photos that were left out, unreadable."""
 
     products: tuple[Product, ...]
     photos: tuple[Photo, ...]
+    unreadable: tuple[str, ...] = ()
 
     def label(self) -> dict[str, int]:
         """The rank of each product id."""
@@ -56,9 +62,10 @@ class Grocery(msgspec.Struct, frozen=True, kw_only=True):
         return total.hexdigest()
 
 
-def read_grocery(root: Path, split: str = "train", *, photos: Path | None = None) -> Grocery:
+def read_grocery(root: Path, split: str = "train", *, photos: Path | None = None, limit: float = LIMIT) -> Grocery:
     """The catalogue of `root` with the photos of `root/split`, or of any folder `photos` whose last level is named
-    after the classes. Raises DataRefused, which names what is missing or does not fit."""
+    after the classes. Photos that cannot be read are named in the log and left out, up to the share `limit`. Raises
+    DataRefused, which names what is missing or does not fit."""
     products = read_products(root)
     by_name = {product.name: product.product_id for product in products}
     folder = photos or root / split
@@ -72,7 +79,27 @@ def read_grocery(root: Path, split: str = "train", *, photos: Path | None = None
         found.append(Photo(key=key, path=path, product_id=by_name[path.parent.name]))
     if not found:
         raise DataRefused(folder, "no photos (.jpg) below it")
-    return Grocery(products=products, photos=tuple(found))
+    bad = [photo.key for photo in found if not _opens(photo.path)]
+    if len(bad) > limit * len(found):
+        named = ", ".join(bad[:NAMED])
+        raise DataRefused(
+            folder, f"{len(bad)} of {len(found)} photos cannot be read, over the limit of {limit:.2%}: {named}"
+        )
+    for key in bad:
+        logging.getLogger(__name__).warning("%s cannot be read: left out", key)
+    kept = tuple(photo for photo in found if photo.key not in set(bad))
+    return Grocery(products=products, photos=kept, unreadable=tuple(bad))
+
+
+def _opens(path: Path) -> bool:
+    """Whether a picture is whole; decoded at an eighth of its size, which a JPEG gives cheaply."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (image.width // 8, image.height // 8))
+            image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+    return True
 
 
 def read_products(root: Path) -> tuple[Product, ...]:
@@ -81,9 +108,15 @@ def read_products(root: Path) -> tuple[Product, ...]:
     try:
         with table.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return tuple(sorted((_product(root, row) for row in rows), key=lambda product: product.product_id))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise DataRefused(table, f"unreadable: {error}") from error
+    products = []
+    for number, row in enumerate(rows, 2):  # the first line names the columns
+        try:
+            products.append(_product(root, row))
+        except (OSError, KeyError, ValueError) as error:
+            raise DataRefused(table, f"row {number}: {error}") from error
+    return tuple(sorted(products, key=lambda product: product.product_id))
 
 
 def _product(root: Path, row: Mapping[str, str]) -> Product:
@@ -91,13 +124,16 @@ def _product(root: Path, row: Mapping[str, str]) -> Product:
     category = row["Coarse Class Name (str)"].replace("-", " ")
     plain = name.replace("-", " ")
     description = root / row["Product Description Path (str)"].lstrip("/")
+    packshot = root / row["Iconic Image Path (str)"].lstrip("/")
+    if not packshot.is_file():
+        raise ValueError(f"{packshot} is missing")
     return Product(
         product_id=f"grocery-{int(row['Class ID (int)']):03d}",
         name=name,
         title=plain if category.lower() in plain.lower() else f"{plain} {category}",
         description=" ".join(description.read_text(encoding="utf-8").split()),
         category=category,
-        packshot=root / row["Iconic Image Path (str)"].lstrip("/"),
+        packshot=packshot,
         texts=_information(description.parent),
     )
 

@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--run", dest="folder", type=Path, required=True, help="folder that train wrote")
     evaluate.add_argument("--data", type=Path, required=True, help="data set in the layout that the config names")
     evaluate.add_argument("--split", default="test", help="prefix of ROPE's files")
+    evaluate.add_argument(
+        "--trained", action="store_true", help="also measure products that were trained on (refused otherwise)"
+    )
     evaluate.add_argument("--json", type=Path, help="also write the figures here")
 
     text = "pack a run, or a CLIP checkpoint as it is, as a release"
@@ -101,13 +104,19 @@ def _train(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
 
 def _evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    from encoders.cope.evaluate import embed, load_run
+    from encoders.cope.evaluate import embed, load_run, trained_products
+    from encoders.cope.samples import refuse_shared_products
     from encoders.cope.train import read_samples
     from encoders.directions import directions, directions_table
 
     config, towers, backbone = load_run(args.folder)
     samples = read_samples(config, args.data, split=args.split)
+    trained = trained_products(args.folder)
+    if not args.trained:
+        refuse_shared_products(trained, samples.by_product, args.data)
     result = directions(embed(config, towers, backbone, samples, progress))
+    result["trained products"] = len(trained & set(samples.by_product))
+    result["bad rows"] = dict(samples.bad)
     progress.close()
     sys.stdout.write(directions_table(result) + "\n")
     if args.json:
@@ -138,8 +147,12 @@ def _shards(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
     config = read_cope_config(args.config) if args.config else CopeConfig()
     samples = read_samples(config, args.data)
-    written = write_shards(samples, args.out, side=args.side)
-    return {"shards": len(written), "products": len(samples.products), "bad rows": dict(samples.bad)}
+    unreadable: list[str] = []
+    written = write_shards(samples, args.out, frames=config.frames, side=args.side, unreadable=unreadable)
+    for where in unreadable:
+        sys.stderr.write(f"{where}: cannot be read, left out\n")
+    bad = {"bad rows": dict(samples.bad), "unreadable pictures": len(unreadable)}
+    return {"shards": len(written), "products": len(samples.products)} | bad
 
 
 def _step(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:

@@ -99,14 +99,15 @@ class CopeLoss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CopeOptimiser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """AdamW; warm-up, then cosine to nothing at `steps`. `clip` bounds the norm of the towers' gradient."""
+    """AdamW; warm-up, then cosine to nothing at `steps`. `clip` bounds the norm of the towers' gradient.
+    `weight_decay` is 5e-4, or .01 with the published code's quirks."""
 
     steps: Positive = 50_000
     rise: Annotated[int, msgspec.Meta(ge=0)] = 1000
     visual_rate: Rate = 1e-5
     text_rate: Rate = 5e-6
     head_rate: Rate = 5e-3
-    weight_decay: Weight = 0.01
+    weight_decay: Weight | None = None
     betas: tuple[float, float] = (0.9, 0.999)
     clip: Rate = 5.0
     ema: Share = 0.9998
@@ -158,6 +159,8 @@ class Quirks(NamedTuple):
     """1/16 in the code: all-gather's gradient stays local on 16 ranks."""
     rebound: bool = False
     """In the code the rate rises again after the cosine has reached nothing, and moves every 10 steps only."""
+    weight_decay: float = 5e-4
+    """.01, AdamW's own, in the code, which never passes on what it is told."""
     classifier_clipped: bool = True
     """The code clips the model's gradient but not the classifier's."""
 
@@ -172,18 +175,20 @@ CODE = Quirks(
     training_filter=Image.Resampling.NEAREST,
     contrast=1 / 16,
     rebound=True,
+    weight_decay=0.01,
     classifier_clipped=False,
 )
 
 
 def quirks_of(config: CopeConfig) -> Quirks:
-    """The quirks of a config, with what it says itself about layers and weights."""
+    """The quirks of a config, with what it says itself about layers, weights and weight decay."""
     plain = CODE if config.quirks == "code" else INTENT
-    told = config.loss.contrast
+    told, decay = config.loss.contrast, config.optimiser.weight_decay
     return plain._replace(
         integration_layers=config.visual.integration_layers or plain.integration_layers,
         text_layers=config.text.layers or plain.text_layers,
         contrast=plain.contrast if told is None else told,
+        weight_decay=plain.weight_decay if decay is None else decay,
     )
 
 

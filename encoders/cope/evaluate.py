@@ -27,6 +27,7 @@ from encoders.measure import Labelled
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 
+PRODUCTS = "products.txt"  # of a run: ids, one a line
 LETTERS: dict[str, DomainName] = {"P": "page", "V": "video", "L": "live"}
 
 
@@ -41,6 +42,15 @@ def load_run(run: Path) -> tuple[CopeConfig, Towers, Backbone]:
         raise WeightsRefused(path, f"unreadable: {error}") from error
     fill(towers, state, path)
     return config, towers.eval(), backbone
+
+
+def trained_products(run: Path) -> frozenset[str]:
+    """The products that a run was trained on. Raises WeightsRefused where it does not say."""
+    path = run / PRODUCTS
+    try:
+        return frozenset(path.read_text("utf-8").splitlines())
+    except OSError as error:
+        raise WeightsRefused(path, f"unreadable: {error}") from error
 
 
 @torch.inference_mode()

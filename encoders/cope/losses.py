@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Temperature = float | Tensor
+COLDEST, WARMEST = math.log(0.01), 0.0  # bounds of a learnt temperature's logarithm
+INSIDE = 1e-5
 
 
 class Domains(NamedTuple):
@@ -71,4 +73,9 @@ class TemperatureScale(nn.Module):
 
     def forward(self) -> Tensor:
         """A scalar tensor."""
-        return self.logarithm.clamp(math.log(0.01), 0.0).exp()
+        return self.logarithm.clamp(COLDEST, WARMEST).exp()
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Takes what was learnt back within its bounds: on or beyond them it has no gradient, and would stay there."""
+        self.logarithm.clamp_(COLDEST + INSIDE, WARMEST - INSIDE)

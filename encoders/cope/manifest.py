@@ -32,7 +32,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 def read_manifest(path: Path, *, limit: float = 0.01) -> Samples:
     """The samples of a JSONL file. Bad lines (not JSON, an unknown key, an id twice, no picture there) are named and
-    left out. Raises DataRefused if the file is missing or too many are bad."""
+    left out; a sample that lacks some of its pictures is named and goes on with the others. Raises
+    DataRefused if the file is missing or too many are bad."""
     bad = BadRows(path, limit=limit)
     try:
         lines = path.read_bytes().split(b"\n")
@@ -61,5 +62,7 @@ def _samples(path: Path, lines: list[bytes], bad: BadRows) -> Iterator[Sample]:
         elif not there:
             bad.add(where, "missing picture")
         else:
+            if len(there) < len(places):
+                bad.add(where, "missing picture")
             known.add((row.domain, row.id))
             yield Sample(row.domain, row.id, row.product_id, there, row.words)

@@ -23,11 +23,12 @@ class Learner:
         groups = [
             {"params": list(towers.visual.parameters()), "lr": told.visual_rate},
             {"params": list(towers.text.parameters()), "lr": told.text_rate},
-            {"params": [*heads, *task.temperature.parameters()], "lr": told.head_rate},
+            {"params": heads, "lr": told.head_rate},
+            {"params": list(task.temperature.parameters()), "lr": told.head_rate, "weight_decay": 0.0},  # 0 is no rest
         ]
         kept = [group | {"params": [p for p in group["params"] if p.requires_grad]} for group in groups]  # type: ignore[attr-defined]
         centres = [{"params": list(task.classifier.parameters()), "lr": told.head_rate}]
-        decay, betas = told.weight_decay, told.betas
+        decay, betas = quirks_of(config).weight_decay, told.betas
         self.config = config
         self.towers = torch.optim.AdamW([g for g in kept if g["params"]], betas=betas, weight_decay=decay)
         self.centres = torch.optim.AdamW(centres, betas=betas, weight_decay=decay)
@@ -43,6 +44,7 @@ class Learner:
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * share
             optimiser.step()
+        task.temperature.hold()
         keep = min(self.config.optimiser.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             for name, value in task.towers.state_dict().items():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoders.cope.weights import checkpoint_folder, fill, read_json, read_state, transformer_state
+from encoders.cope.weights import checkpoint_folder, fill, read_json, read_state, refuse_other, transformer_state
 from encoders.errors import WeightsRefused
 
 EPSILON = 1e-12  # BERT's layer norm
@@ -118,6 +118,7 @@ def _shape(path: Path) -> TextShape:
     config: dict[str, Any] = read_json(path)
     if config.get("model_type", "bert") != "bert":
         raise WeightsRefused(path, f"model_type is {config['model_type']!r}, not 'bert'")
+    refuse_other(path, config, {"hidden_act": "gelu", "layer_norm_eps": EPSILON, "position_embedding_type": "absolute"})
     try:
         return TextShape(
             width=int(config["hidden_size"]),

@@ -88,10 +88,11 @@ class ByDomain(NamedTuple):
 
 
 class Samples(msgspec.Struct, frozen=True, dict=True):
-    """A data set. `bad` counts the rows that were left out, by kind."""
+    """A data set. `bad` counts the rows that were left out, by kind; `bad_rows` names each, with what is wrong."""
 
     by_product: Mapping[str, ByDomain]
     bad: Mapping[str, int] = {}
+    bad_rows: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def products(self) -> tuple[str, ...]:
@@ -118,11 +119,15 @@ def collected(samples: Iterable[Sample], bad: BadRows, of: int) -> Samples:
         product: ByDomain(*(tuple(sorted(domains[name], key=lambda one: one.sample_id)) for name in ByDomain._fields))
         for product, domains in sorted(found.items())
     }
-    return Samples(by_product=ordered, bad=dict(bad.kinds))
+    return Samples(by_product=ordered, bad=dict(bad.kinds), bad_rows=tuple(bad.rows))
 
 
-def refuse_shared_products(train: Samples, test: Samples, root: Path) -> None:
+def refuse_shared_products(train: Iterable[str], test: Iterable[str], root: Path) -> None:
     """Raises DataRefused if a product is in both: the test would measure memory."""
-    shared = sorted(set(train.by_product) & set(test.by_product))
+    shared = sorted(set(train) & set(test))
     if shared:
-        raise DataRefused(root, f"{len(shared)} products are in both splits, such as {', '.join(shared[:NAMED])}")
+        raise DataRefused(
+            root,
+            f"{len(shared)} products were trained on too, such as {', '.join(shared[:NAMED])}; "
+            "--trained measures them all the same",
+        )

@@ -30,15 +30,21 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def write_shards(
-    samples: Samples, out: Path, *, bytes_each: int = 256 << 20, frames: int = 8, side: int | None = 256
+    samples: Samples,
+    out: Path,
+    *,
+    bytes_each: int = 256 << 20,
+    frames: int = 8,
+    side: int | None = 256,
+    unreadable: list[str] | None = None,
 ) -> tuple[Path, ...]:
     """Writes `out/00000.tar` and so on, about `bytes_each` long, with the `frames` of each clip that training would
     look at. Pictures are scaled until their shorter side is `side`, or copied as they are (None). Pictures that cannot
-    be read are left out, samples without any too."""
+    be read are left out and told in `unreadable`, samples without any too."""
     out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     shard: tarfile.TarFile | None = None
-    for count, (sample, pictures) in enumerate(_pictures(samples, frames, side)):
+    for count, (sample, pictures) in enumerate(_pictures(samples, frames, side, unreadable)):
         if shard is None or shard.offset >= bytes_each:
             if shard is not None:
                 shard.close()
@@ -53,7 +59,9 @@ def write_shards(
     return tuple(written)
 
 
-def _pictures(samples: Samples, frames: int, side: int | None) -> Iterator[tuple[Sample, list[bytes]]]:
+def _pictures(
+    samples: Samples, frames: int, side: int | None, unreadable: list[str] | None
+) -> Iterator[tuple[Sample, list[bytes]]]:
     for domain in ("page", "video", "live"):
         for sample in samples.of(domain):
             chosen = uniform(len(sample.pictures), frames) if domain != "page" else (0,)
@@ -62,7 +70,8 @@ def _pictures(samples: Samples, frames: int, side: int | None) -> Iterator[tuple
                 try:
                     pictures.append(_scaled(sample.pictures[index], side))
                 except OSError:
-                    continue
+                    if unreadable is not None:
+                        unreadable.append(str(sample.pictures[index].path))
             if pictures:
                 yield sample, pictures
 

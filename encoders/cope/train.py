@@ -20,6 +20,7 @@ from encoders.cope.backbone import build_towers
 from encoders.cope.checkpoints import replaced, resume, save
 from encoders.cope.config import CopeConfig
 from encoders.cope.draws import product_draws
+from encoders.cope.evaluate import PRODUCTS
 from encoders.cope.loading import StepData, StepDataset, steps_of
 from encoders.cope.manifest import read_manifest
 from encoders.cope.optimiser import Learner, tensors
@@ -39,8 +40,8 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 def train(config: CopeConfig, data: Path, out: Path, *, steps: int | None = None, report: Report) -> Path:
     """Trains on the data set and returns the file of the averaged weights, OUT/towers.safetensors.
 
-    Also writes OUT/config.json, OUT/run.json, OUT/losses.jsonl, OUT/unreadable.jsonl, checkpoints and, if asked,
-    TensorBoard events.
+    Also writes OUT/config.json, OUT/run.json, OUT/products.txt (what was trained on), OUT/bad_rows.jsonl (rows of the
+    data set that were left out), OUT/losses.jsonl, OUT/unreadable.jsonl, checkpoints and, if asked, TensorBoard events.
     A run that was cut short goes on exactly where its last checkpoint was. `steps` stops it before the schedule does.
     Under torchrun every rank calls this. Raises ConfigRefused, DataRefused, WeightsRefused and TrainingStopped.
     """
@@ -48,6 +49,7 @@ def train(config: CopeConfig, data: Path, out: Path, *, steps: int | None = None
         _check_shares(config, out)
         out.mkdir(parents=True, exist_ok=True)
         samples = read_samples(config, data)
+        _tell_bad(out, samples)
         draws = product_draws(samples, count=config.batch.products, seed=config.seed, root=str(data))
         towers, backbone = build_towers(config)
         task = CopeTask(config, towers, len(samples.products), device)
@@ -74,8 +76,14 @@ def train(config: CopeConfig, data: Path, out: Path, *, steps: int | None = None
         weights = out / "towers.safetensors"
         if rank() == 0:
             replaced(out / "config.json", lambda path: path.write_bytes(msgspec.json.encode(config)))
+            replaced(out / PRODUCTS, lambda path: path.write_text("\n".join(samples.products) + "\n", "utf-8"))
             told = {"products_sha256": about, "products": len(samples.products), "steps": last}
-            told |= {"seed": config.seed, "torch": str(torch.__version__), "ranks": world()}
+            told |= {
+                "bad_rows": dict(samples.bad),
+                "seed": config.seed,
+                "torch": str(torch.__version__),
+                "ranks": world(),
+            }
             replaced(out / "run.json", lambda path: path.write_bytes(msgspec.json.encode(told)))
             replaced(weights, lambda path: save_file(tensors(learner.average), path))
         return weights
@@ -111,7 +119,7 @@ def ranks() -> Iterator[torch.device]:
 
 class Diary:
     """What rank 0 writes down of every step from `first` on: losses, pictures that could not be read, TensorBoard
-    events."""
+    events. What a killed run had written of these steps is dropped: they come again."""
 
     def __init__(self, config: CopeConfig, out: Path, first: int) -> None:
         self.config, self.out, self.first = config, out, first
@@ -120,6 +128,8 @@ class Diary:
 
     def __enter__(self) -> Diary:
         if rank() == 0:
+            for name in ("losses.jsonl", "unreadable.jsonl"):
+                _forget_after(self.out / name, self.first)
             self._losses = (self.out / "losses.jsonl").open("a", encoding="utf-8")
             if self.config.tensorboard:
                 from encoders.board import Board
@@ -143,6 +153,27 @@ class Diary:
         for part in (self._losses, self._board):
             if part is not None:
                 part.close()
+
+
+def _tell_bad(out: Path, samples: Samples) -> None:
+    if rank() == 0:
+        rows = "".join(json.dumps({"row": where, "fault": kind}) + "\n" for where, kind in samples.bad_rows)
+        replaced(out / "bad_rows.jsonl", lambda path: path.write_text(rows, "utf-8"))
+
+
+def _forget_after(path: Path, first: int) -> None:
+    """Drops the lines of a diary that are of step `first` or later, and one that was cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text("utf-8").splitlines(keepends=True):
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue
+        if line.endswith("\n") and told["step"] < first:
+            kept.append(line)
+    replaced(path, lambda new: new.write_text("".join(kept), "utf-8"))
 
 
 def _check_shares(config: CopeConfig, out: Path) -> None:

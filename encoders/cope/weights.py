@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from encoders.errors import WeightsRefused
 
 FILES = ("model.safetensors", "pytorch_model.bin")
+WANTED = ("*.json", "*.txt", "*.model", "*.safetensors", "*pytorch_model*.bin")  # of a hub id; open_clip's names too
 
 
 def checkpoint_folder(source: str) -> Path:
@@ -28,7 +29,7 @@ def checkpoint_folder(source: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.txt", "*.model", *FILES, "*.safetensors"]))
+        return Path(snapshot_download(source, allow_patterns=list(WANTED)))
     except Exception as error:  # the hub raises its own kinds, the network others; all mean the same here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsRefused(folder, f"no such folder, and not to be had from the hub: {reason}") from error
@@ -43,6 +44,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WeightsRefused(path, "is not a JSON object")
     return value
+
+
+def refuse_other(path: Path, config: Mapping[str, Any], built: Mapping[str, object], *, below: str = "") -> None:
+    """Raises WeightsRefused where a config asks for what is not `built` here: such a checkpoint would load without a
+    word and give other vectors. Keys that it leaves out mean what is built; `below` is where they stand."""
+    for key, value in built.items():
+        if config.get(key, value) != value:
+            raise WeightsRefused(path, f"{below}{key} is {config[key]!r}, but only {value!r} is built here")
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from encoders.cope.attention import Block, SelfAttention
-from encoders.cope.weights import checkpoint_folder, fill, read_json, read_state
+from encoders.cope.weights import checkpoint_folder, fill, read_json, read_state, refuse_other
 from encoders.errors import WeightsRefused
 
 
@@ -173,6 +173,7 @@ def _shape(folder: Path) -> VideoShape:
             raise WeightsRefused(path, f"vision_config.{key} is {value!r}, not a positive whole number")
         return value
 
+    refuse_other(path, vision, {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}, below="vision_config.")
     plain = VideoShape()
     return VideoShape(
         width=told("hidden_size", plain.width),

@@ -53,6 +53,29 @@ def test_wrong_use_is_told_and_ends_with_2(shop: Path, tmp_path: Path, capsys: p
     assert 2 == main([])
 
 
+def test_products_without_a_page_are_refused_by_name(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "unseen.txt"
+    wrong = ["train", "--data", str(shop), "--out", str(tmp_path / "out"), "--unseen", str(listed)]
+
+    for content, named in ((None, "No such file"), ("grocery-999", "no page of grocery-999"), ("", "names no product")):
+        if content is not None:
+            listed.write_text(content, "utf-8")
+        assert 2 == main(wrong)
+        assert f"unseen.txt: {named}" in capsys.readouterr().err
+
+
+def test_torchrun_is_refused_for_lite(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    assert 2 == main(["train", "--data", str(shop), "--out", str(tmp_path / "out")])
+    assert "trains in one process" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "verb", ["train", "adapt", "evaluate", "folds", "card", "speed", "calibrate", "export", "hint", "holdout"]
 )

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from encoders.cope.clip import Backbone, load_clip
 from encoders.cope.look import CLIP_MEAN, IMAGENET_MEAN
 from encoders.cope.towers import Batch, Towers
+from encoders.cope.weights import checkpoint_folder
 from encoders.errors import WeightsRefused
 from tests.encoders.tiny_clips import FAMILIES, SIDE, write_clip, write_open_clip
 
@@ -60,16 +63,35 @@ def test_each_family_becomes_a_backbone(family: str, frozen: bool, folders: dict
     assert not torch.allclose(rows[3, 0], rows[3, 1], atol=1e-5)  # titles differ
 
 
-def test_features_are_those_of_the_library(folders: dict[str, Path], library: Any) -> None:
-    backbone, model = load_clip(str(folders["CLIP"])), library.CLIPModel.from_pretrained(folders["CLIP"]).eval()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_features_are_those_of_the_library(family: str, folders: dict[str, Path], library: Any) -> None:
+    backbone = load_clip(str(folders[family]))
+    model = getattr(library, f"{family}Model").from_pretrained(folders[family]).eval()
     videos, tokens = torch.rand(2, 3, 3, SIDE, SIDE), backbone.tokenise(["red box", "box"])
+    mask = {} if family == "Siglip" else {"attention_mask": tokens.mask.long()}  # SigLIP was trained without
     visual, text = (part.eval() for part in backbone.encoders)
     with torch.no_grad():
         images = model.get_image_features(videos.flatten(0, 1)).pooler_output.reshape(2, 3, -1).mean(dim=1)
-        titles = model.get_text_features(input_ids=tokens.ids, attention_mask=tokens.mask.long()).pooler_output
+        titles = model.get_text_features(input_ids=tokens.ids, **mask).pooler_output
 
     assert torch.allclose(images, visual(videos), atol=1e-5)
     assert torch.allclose(titles, text(tokens), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_weights_are_asked_of_the_hub_under_the_names_of_both_libraries(
+    name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def download(source: str, *, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(folders["CLIP"])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+
+    assert folders["CLIP"] == checkpoint_folder("some/clip")
+    assert any(fnmatch(name, pattern) for pattern in asked)
 
 
 def test_a_picture_is_looked_at_as_the_checkpoint_says(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -128,6 +150,33 @@ def test_damaged_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -
 
     with pytest.raises(WeightsRefused, match="cannot be loaded"):
         load_clip(str(tmp_path))
+
+
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (self.path,)
+
+
+@filterwarnings
+@pytest.mark.parametrize("family", ["CLIP", "open_clip"])
+def test_a_pickle_is_refused_and_not_executed(
+    family: str, folders: dict[str, Path], open_clip_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    folder = copied(open_clip_folder if family == "open_clip" else folders[family], tmp_path / "checkpoint")
+    weights = next(folder.glob("*.safetensors"))
+    weights.unlink()
+    name = "open_clip_pytorch_model.bin" if family == "open_clip" else "pytorch_model.bin"
+    torch.save({"weight": Trap(tmp_path / "sprung")}, folder / name)
+
+    with pytest.raises(WeightsRefused, match="cannot be loaded"):
+        load_clip(str(folder))
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:

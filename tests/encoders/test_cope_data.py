@@ -59,6 +59,9 @@ def test_a_short_clip_repeats_its_frames() -> None:
 
 def test_a_missing_picture_is_counted_and_its_page_left_out(samples: Samples) -> None:
     assert {"missing picture": 1, "no picture": 1} == dict(samples.bad)
+    (where, first), second = samples.bad_rows
+    assert where.startswith("training_page_images.txt:")
+    assert ("missing picture", ("page tr22", "no picture")) == (first, second)
 
 
 def test_too_many_bad_rows_are_refused_by_name(rope: Path) -> None:
@@ -89,10 +92,10 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_products_in_both_splits_are_refused(samples: Samples, tmp_path: Path) -> None:
     other = read_rope(write_rope(tmp_path, split="test", name="other"), split="test")
-    refuse_shared_products(samples, other, tmp_path)
+    refuse_shared_products(samples.products, other.products, tmp_path)
 
-    with pytest.raises(DataRefused, match="6 products are in both splits, such as product0"):
-        refuse_shared_products(samples, samples, tmp_path)
+    with pytest.raises(DataRefused, match="6 products were trained on too, such as product0"):
+        refuse_shared_products(samples.products, samples.products, tmp_path)
 
 
 def test_a_manifest_reads_like_rope_and_names_bad_lines(rope: Path, tmp_path: Path) -> None:
@@ -116,6 +119,20 @@ def test_a_manifest_reads_like_rope_and_names_bad_lines(rope: Path, tmp_path: Pa
     assert (2, "mug", "") == one(found, "video", "1")
     assert 4 == sum(found.bad.values())
     with pytest.raises(DataRefused, match=r"4 of 6 rows are bad.*samples\.jsonl:3: .*titel"):
+        read_manifest(path)
+
+
+def test_a_sample_of_a_manifest_that_lacks_a_picture_goes_on_without_it_and_is_named(
+    tmp_path: Path, rope: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes((rope / "images" / "training-p00.jpg").read_bytes())
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"domain": "live", "id": "1", "product_id": "mug", "pictures": ["a.jpg", "b.jpg"]}\n', "utf-8")
+
+    found = read_manifest(path, limit=1.0)
+    assert (1, "mug", "") == one(found, "live", "1")
+    assert (("samples.jsonl:1", "missing picture"),) == found.bad_rows
+    with pytest.raises(DataRefused, match=r"samples\.jsonl:1: missing picture"):
         read_manifest(path)
 
 

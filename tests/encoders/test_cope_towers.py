@@ -206,6 +206,31 @@ def test_missing_and_misshapen_tensors_are_named(xclip: tuple[Any, Path], tmp_pa
         load_xclip(str(tmp_path))
 
 
+@pytest.mark.parametrize(("key", "value"), [("hidden_act", "gelu"), ("layer_norm_eps", 1e-3)])
+def test_a_video_checkpoint_that_would_give_other_vectors_here_is_refused(
+    xclip: tuple[Any, Path], tmp_path: Path, key: str, value: Any
+) -> None:
+    config = json.loads((xclip[1] / "config.json").read_text("utf-8"))
+    config["vision_config"][key] = value
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    (tmp_path / "model.safetensors").write_bytes((xclip[1] / "model.safetensors").read_bytes())
+
+    with pytest.raises(WeightsRefused, match=f"vision_config.{key} is {value!r}, but only"):
+        load_xclip(str(tmp_path))
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("layer_norm_eps", 1e-5)])
+def test_a_text_checkpoint_that_would_give_other_vectors_here_is_refused(
+    bert: tuple[Any, Path], tmp_path: Path, key: str, value: Any
+) -> None:
+    config = json.loads((bert[1] / "config.json").read_text("utf-8")) | {key: value}
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    (tmp_path / "model.safetensors").write_bytes((bert[1] / "model.safetensors").read_bytes())
+
+    with pytest.raises(WeightsRefused, match=f"{key} is {value!r}, but only"):
+        load_roberta(str(tmp_path))
+
+
 def test_a_pickle_is_not_executed(xclip: tuple[Any, Path], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((xclip[1] / "config.json").read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Path("/")))

@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from encoders.cli import main as encoders_main
 from encoders.cope import evaluate, task
 from encoders.cope.backbone import build_towers
 from encoders.cope.command import main
-from encoders.cope.config import CODE, INTENT, CopeConfig, look_of, quirks_of, read_cope_config
+from encoders.cope.config import CODE, INTENT, CopeConfig, CopeOptimiser, look_of, quirks_of, read_cope_config
 from encoders.cope.draws import product_draws
 from encoders.cope.loading import StepDataset
-from encoders.cope.optimiser import rate
+from encoders.cope.optimiser import Learner, rate
 from encoders.cope.rope import read_rope
+from encoders.cope.shards import read_shards
 from encoders.cope.task import CopeTask
 from encoders.cope.train import train
 from encoders.directions import DIRECTIONS, directions, directions_table
@@ -73,10 +75,16 @@ def test_one_command_trains_and_evaluates(rope: Path, tmp_path: Path, capsys: py
     assert list(range(12)) == [row["step"] for row in found]
     assert found[-1]["loss"] < found[0]["loss"]
 
-    shown = ["--run", str(out), "--data", str(rope), "--split", "training"]
-    assert 0 == main(["evaluate", "--quiet", *shown, "--json", str(tmp_path / "figures.json")])
+    shown = ["evaluate", "--quiet", "--run", str(out), "--data", str(rope), "--split", "training"]
+    assert 2 == main(shown)
+    assert "6 products were trained on too, such as product0" in capsys.readouterr().err
+    assert 0 == main([*shown, "--trained", "--json", str(tmp_path / "figures.json")])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["mean R@1"] > 1 / 6
+    assert (6, {"missing picture": 1, "no picture": 1}) == (told["trained products"], told["bad rows"])
+    bad = [json.loads(line) for line in (out / "bad_rows.jsonl").read_text("utf-8").splitlines()]
+    assert {"missing picture", "no picture"} == {row["fault"] for row in bad}
+    assert all(row["row"].startswith("training_page_images.txt:") or row["row"] == "page tr22" for row in bad)
     assert set(DIRECTIONS) == set(json.loads((tmp_path / "figures.json").read_text("utf-8"))["directions"])
 
 
@@ -90,6 +98,30 @@ def test_a_run_that_was_cut_short_goes_on_exactly(rope: Path, tmp_path: Path) ->
     for whole, cut in zip(losses(tmp_path / "whole"), losses(tmp_path / "cut"), strict=True):
         assert whole == pytest.approx(cut, abs=1e-6)
     assert ["00000004"] == [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that follows is done."""
+
+
+def test_a_run_that_was_killed_writes_each_step_once(rope: Path, tmp_path: Path) -> None:
+    """Killed after a step that no checkpoint has, and while it wrote a line."""
+
+    def kill(what: str, done: int, total: int, figures: dict[str, float]) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tiny(), rope, tmp_path, report=kill)
+    with (tmp_path / "losses.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 3, "lo')
+    (tmp_path / "unreadable.jsonl").write_text(
+        '{"step": 1, "pictures": ["a"]}\n{"step": 2, "pictures": ["b"]}\n', "utf-8"
+    )
+    train(tiny(), rope, tmp_path, report=silent)
+
+    assert list(range(STEPS)) == [row["step"] for row in losses(tmp_path)]
+    assert '{"step": 1, "pictures": ["a"]}\n' == (tmp_path / "unreadable.jsonl").read_text("utf-8")
 
 
 def test_a_run_that_goes_on_shows_every_step_once_in_tensorboard(tmp_path: Path) -> None:
@@ -209,6 +241,45 @@ def test_quirks_are_those_of_the_published_code() -> None:
         {"quirks": "code", "loss": {"contrast": 1.0}, "visual": {"integration_layers": 1}}, CopeConfig
     )
     assert (1, 1.0) == (quirks_of(told).integration_layers, quirks_of(told).contrast)
+
+
+def test_weight_decay_is_what_was_meant_unless_the_code_is_followed_or_it_is_told() -> None:
+    told = CopeConfig(quirks="code", optimiser=msgspec.convert({"weight_decay": 0.0}, CopeOptimiser))
+
+    assert [5e-4, 0.01, 0.0] == [quirks_of(one).weight_decay for one in (CopeConfig(), CopeConfig(quirks="code"), told)]
+
+
+def test_a_learnt_temperature_is_not_decayed_and_comes_back_from_its_bounds() -> None:
+    config = tiny(loss={"learnable": True}, optimiser={"weight_decay": 0.5})
+    made = CopeTask(config, build_towers(config)[0], 6, torch.device("cpu"))
+    learner, scale = Learner(config, made), made.temperature.logarithm
+    start = scale.detach().clone()
+    scale.grad = torch.zeros_like(scale)
+    learner.step(made, 1)
+    assert torch.equal(start, scale)
+
+    with torch.no_grad():
+        scale.fill_(-100.0)
+    learner.step(made, 1)
+    torch.autograd.backward(made.temperature())
+    assert float(scale.grad) > 0
+
+
+def test_shards_hold_as_many_frames_as_the_config_looks_at_and_name_what_cannot_be_read(
+    rope: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(rope, tmp_path / "rope")
+    (tmp_path / "rope" / "images" / "training-l00-3.jpg").write_bytes(b"no picture")
+    path = tmp_path / "tiny.json"
+    path.write_bytes(msgspec.json.encode(tiny(visual={"frames": 10})))
+    data = ["--config", str(path), "--data", str(tmp_path / "rope")]
+
+    assert 0 == main(["shards", *data, "--out", str(tmp_path / "shards")])
+    told = capsys.readouterr()
+    assert 1 == json.loads(told.out)["unreadable pictures"]
+    assert "training-l00-3.jpg: cannot be read" in told.err
+    counts = {one.sample_id: len(one.pictures) for one in read_shards(tmp_path / "shards").of("live")}
+    assert (9, 10) == (counts["tr00"], counts["tr01"])
 
 
 def test_the_rate_falls_to_nothing_and_stays_there_unless_the_code_is_followed() -> None:

@@ -1,5 +1,6 @@
 """Reading the shop, and splits that anyone can make again."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,37 @@ def test_a_folder_that_is_no_class_is_named(shop: Path, tmp_path: Path) -> None:
 
     with pytest.raises(DataRefused, match="Teapot"):
         read_grocery(shop, photos=tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"no picture", None])
+def test_a_photo_that_cannot_be_read_is_named_and_left_out_unless_there_are_too_many(
+    shop: Path, tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = Path(shutil.copytree(shop / "train", tmp_path / "photos"))
+    path = photos / "Box" / "Black" / "Black_003.jpg"
+    path.write_bytes(path.read_bytes()[:500] if content is None else content)
+    found = read_grocery(shop, photos=photos, limit=0.05)
+
+    assert (35, ("Box/Black/Black_003.jpg",)) == (len(found.photos), found.unreadable)
+    assert "Box/Black/Black_003.jpg cannot be read" in caplog.text
+    with pytest.raises(DataRefused, match=r"1 of 36 photos cannot be read, over the limit of 1\.00%: Box/Black"):
+        read_grocery(shop, photos=photos)
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ("Tea,x,Box,0,/pages/Red/Red_Iconic.jpg,/pages/Red/Red_Description.txt", "row 8: invalid literal"),
+        ("Tea,9,Box,0,/a.jpg,/a.txt", r"a\.jpg is missing"),
+    ],
+)
+def test_a_bad_row_of_the_catalogue_is_named(shop: Path, tmp_path: Path, row: str, named: str) -> None:
+    root = Path(shutil.copytree(shop, tmp_path / "shop"))
+    with (root / "classes.csv").open("a", encoding="utf-8") as file:
+        file.write(f"{row}\n")
+
+    with pytest.raises(DataRefused, match=named):
+        read_grocery(root)
 
 
 def test_a_missing_split_is_named(shop: Path) -> None:
