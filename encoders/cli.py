@@ -201,14 +201,14 @@ def _parser() -> argparse.ArgumentParser:
     hint.add_argument("--release", type=Path, required=True, help="folder of the release")
     hint.add_argument("--data", type=Path, required=True, help="folder in the grocery layout")
 
-    known = verb(
-        "known",
-        "write into a release the pages whose products it saw photos of, so that others get a lift, in place",
+    newcomers = verb(
+        "newcomers",
+        "teach a release which pages it knows and what to do for others, in place; `train` does it, `export` does not",
         f"--release encoders/releases/lite --data {grocery}",
-        _known,
+        _newcomers,
     )
-    known.add_argument("--release", type=Path, required=True, help="folder of the release")
-    known.add_argument("--data", type=Path, required=True, help="the data it was trained on, in the grocery layout")
+    newcomers.add_argument("--release", type=Path, required=True, help="folder of the release")
+    newcomers.add_argument("--data", type=Path, required=True, help="the data it was trained on, in the grocery layout")
 
     holdout = verb(
         "holdout",
@@ -382,11 +382,12 @@ def _hint(args: argparse.Namespace, progress: Progress) -> int:
     return 0
 
 
-def _known(args: argparse.Namespace, progress: Progress) -> int:
-    from encoders.pipeline import know_pages
+def _newcomers(args: argparse.Namespace, progress: Progress) -> int:
+    from encoders.pipeline import learn_newcomers
 
-    digest, pages = know_pages(args.release, args.data)
-    _say({"release": str(args.release), "digest": digest, "pages": pages})
+    digest = learn_newcomers(args.release, args.data, report=progress)
+    progress.close()
+    _say({"release": str(args.release), "digest": digest})
     return 0
 
 

@@ -134,8 +134,8 @@ class TrainingConfig(_Section, frozen=True, kw_only=True, forbid_unknown_fields=
 
     name: str = "lite"
     preset: Literal["lite"] = "lite"
-    lift: Share = 0.18
-    """What a page without live photos in training gains on the others (encoders.known)."""
+    lift: Share = 0.25
+    """What a page without live photos in training gains on the others (encoders.newcomers)."""
     dim: Positive = 256
     seed: int = 0
     blend: Share = 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from encoders.config import TrainingConfig
 from encoders.errors import ReleaseRefused, WeightsRefused
-from encoders.known import FILE as KNOWN
+from encoders.newcomers import FILE as NEWCOMERS
 from encoders.release import (
     CALIBRATION,
     FIRST_CALIBRATION,
@@ -87,10 +86,9 @@ def export(
     calibration: Calibration = FIRST_CALIBRATION,
     mention_rule: Mapping[str, Any] | None = None,
     hint: str = "",
-    known: Path | None = None,
 ) -> str:
-    """Writes a release folder and returns its digest. Files that were there under the same names are replaced; `known`
-    is the file of the page pictures that training knew, if there is one.
+    """Writes a release folder and returns its digest. Files that were there under the same names are replaced,
+    and what an earlier release had learnt for newcomers goes (`pipeline.learn_newcomers`).
 
     Raises ReleaseRefused if the exported network does not give what the trained one does.
     """
@@ -105,10 +103,8 @@ def export(
     write_calibration_file(out, calibration, rule)
     for name in ("image.safetensors", "text.safetensors"):
         (out / name).chmod(0o644)  # safetensors makes them private
-    names = [CALIBRATION, "image.bin", "image.safetensors", "image.xml", "text.safetensors"]
-    if known is not None:
-        shutil.copyfile(known, out / KNOWN)
-        names.append(KNOWN)
+    names = (CALIBRATION, "image.bin", "image.safetensors", "image.xml", "text.safetensors")
+    (out / NEWCOMERS).unlink(missing_ok=True)
     sentence_files = SentenceEncoder.files()
     manifest = Manifest(
         name=config.name,
@@ -128,7 +124,6 @@ def export(
             files={name: file_sha256(path) for name, path in sorted(sentence_files.items())},
         ),
         hint=hint or msgspec.UNSET,
-        lift=msgspec.UNSET if known is None else config.lift,
     )
     return write_manifest(out, manifest)
 

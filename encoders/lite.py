@@ -3,7 +3,7 @@
     image.xml, image.bin the image tower for OpenVINO
     image.safetensors    the same weights for torch, to go on training from; its head turns mean features into a page's
     text.safetensors     the projection of sentence vectors
-    known.safetensors    thumbnails of the pages whose products were photographed, where the release tells them
+    newcomers.safetensors  which pages it knows and what it does for others (encoders.newcomers), where it tells
 
 Nothing here imports torch: numpy, OpenVINO, safetensors, Pillow, and the sentence encoder.
 """
@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import ReleaseRefused
-from encoders.known import FILE as KNOWN
-from encoders.known import KnownPages, nothing_known, read_known
 from encoders.network import Network, Precision, compiled, precision_of
+from encoders.newcomers import FILE as NEWCOMERS
+from encoders.newcomers import Newcomers, read_lesson
 from encoders.pictures import Pixels, Shape, check_frames, check_page_picture, fitted, page_view, shape_of
 from encoders.release import FIRST_CALIBRATION, MANIFEST, Manifest, PageVectors, Vectors, digest_of
 from encoders.sentences import SentenceEncoder, TextHead, page_texts
@@ -62,7 +62,7 @@ class LiteRelease:
         weights = load_file(folder / "image.safetensors")
         self._norm = weights["norm.weight"], weights["norm.bias"]
         self._project = weights["project.weight"], weights["project.bias"]
-        self._known = _known_pages(manifest, folder)
+        self._newcomers = _newcomers(manifest, folder)
         self._text = TextHead(load_file(folder / "text.safetensors"))
         self._sentences = SentenceEncoder(threads=threads)
         self._check_sizes(manifest, folder)
@@ -97,12 +97,16 @@ class LiteRelease:
 
     def encode_page(self, title: str, description: str, images: Sequence[Pixels]) -> PageVectors:
         """A product page; any number of pictures, uint8 (H, W, 3) RGB. Raises ValueError for another shape or type."""
-        rows = [self._page_image(image) for image in images]
+        pictures = [self._page_image(image) for image in images]
+        placed = [(row, 0.0) for row in pictures]
+        if self._newcomers is not None:
+            told = self._sentences.encode(title)
+            placed = [self._newcomers.placed(image, row, told) for image, row in zip(images, pictures, strict=True)]
         texts = [self._text.page(self._sentences.encode(text)) for text in page_texts(title, description)]
         return PageVectors(
-            image=np.stack(rows) if rows else np.zeros((0, self.dim), np.float32),
+            image=np.stack([row for row, _ in placed]) if placed else np.zeros((0, self.dim), np.float32),
             text=np.stack(texts),
-            lift=tuple(self._known.lift_of(image) for image in images),
+            lift=tuple(lift for _, lift in placed),
         )
 
     def _page_image(self, image: Pixels) -> Vectors:
@@ -139,10 +143,10 @@ class LiteRelease:
             raise ReleaseRefused(folder / MANIFEST, reason)
 
 
-def _known_pages(manifest: Manifest, folder: Path) -> KnownPages:
-    if manifest.lift is msgspec.UNSET or KNOWN not in manifest.files:
-        return nothing_known()
-    return read_known(folder / KNOWN, manifest.lift)
+def _newcomers(manifest: Manifest, folder: Path) -> Newcomers | None:
+    if manifest.lift is msgspec.UNSET or NEWCOMERS not in manifest.files:
+        return None
+    return Newcomers(read_lesson(folder / NEWCOMERS), manifest.lift)
 
 
 def _unit(rows: Vectors) -> Vectors:

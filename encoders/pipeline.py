@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -16,22 +17,23 @@ from encoders.config import TrainingConfig, preset
 from encoders.errors import DataRefused, WeightsRefused
 from encoders.evaluate import live_vectors, page_gallery, stranger_vectors
 from encoders.export import blended, export
-from encoders.grocery import Grocery, read_grocery, read_products, split_photos
+from encoders.grocery import read_grocery, read_products, split_photos
 from encoders.hint import hint_of
-from encoders.known import FILE as KNOWN
-from encoders.known import write_known
-from encoders.pictures import Pixels, read_picture
+from encoders.newcomers import learnt
+from encoders.pictures import read_picture
 from encoders.release import (
     MANIFEST,
     config_of,
+    forget_newcomers,
     load,
     read_calibration,
     read_manifest,
     verified,
     write_calibration,
     write_hint,
-    write_known_pages,
+    write_newcomers,
 )
+from encoders.sentences import SentenceEncoder
 from encoders.soup import train_soup
 from encoders.text import train_text
 from encoders.train import training_photos
@@ -53,7 +55,6 @@ def train_release(
     """Trains both towers and packs them into OUT/release; returns the digest. Goes on where an earlier run stopped."""
     train_soup(config, data, out, cache=cache, steps=steps, report=report)
     grocery = read_grocery(data, config.data.split)
-    write_known(out / KNOWN, page_pictures(config, grocery))
     text, told = out / "text.safetensors", out / "run.json"
     figures: dict[str, float] = msgspec.json.decode(told.read_bytes())["text_figures"] if told.exists() else {}
     if not text.exists():
@@ -71,7 +72,8 @@ def train_release(
             }
         )
     )
-    return pack(config, out, out / "release", name=name)
+    pack(config, out, out / "release", name=name)
+    return learn_newcomers(out / "release", data, report=report)
 
 
 def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = None, blend: float | None = None) -> str:
@@ -89,7 +91,6 @@ def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = Non
     if (out / "calibration.json").exists():
         calibration, rule = read_calibration(out)
         kept = {"calibration": calibration, "mention_rule": rule}
-    known = run / KNOWN
     metrics = told.pop("text_figures")
     hint = told.pop("hint", "")
     if not hint and (out / MANIFEST).exists():
@@ -102,28 +103,36 @@ def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = Non
         training=told | {"blend": share},
         metrics=metrics,
         hint=hint,
-        known=known if known.exists() else None,
         **kept,
     )
 
 
-def page_pictures(config: TrainingConfig, grocery: Grocery) -> list[Pixels]:
-    """The packshots of the products whose photos are trained on."""
-    photographed = {photo.product_id for photo in training_photos(config, grocery)[0]}
-    return [read_picture(product.packshot) for product in grocery.products if product.product_id in photographed]
-
-
-def know_pages(folder: Path, data: Path) -> tuple[str, int]:
-    """Writes into a release that was packed without them the page pictures of the products whose photos it was trained
-    on, and the lift of its config; returns (digest, how many). Raises DataRefused where the data are not those it was
-    trained on, ReleaseRefused."""
+def learn_newcomers(folder: Path, data: Path, *, report: Report) -> str:
+    """Gives a release what it can learn from the data that it was trained on for pages that come later
+    (encoders.newcomers); returns its new digest. The photos it learns from are those held out from training; a run over
+    a fold, which holds photos out to be measured on, learns none. Raises DataRefused where the data are others,
+    ReleaseRefused."""
     manifest = verified(folder)
     config = config_of(folder, manifest)
     grocery = read_grocery(data, config.data.split)
     if grocery.sha256() != manifest.training.get("data_sha256"):
         raise DataRefused(data, f"is not what {manifest.name} was trained on: its data_sha256 is another")
-    pictures = page_pictures(config, grocery)
-    return write_known_pages(folder, pictures, config.lift), len(pictures)
+    trained, held = training_photos(config, grocery)
+    photographed = {photo.product_id for photo in trained}
+    products = [product for product in grocery.products if product.product_id in photographed]
+    place = {product.product_id: rank for rank, product in enumerate(products)}
+    chosen = [] if config.data.fold else [photo for photo in held if photo.product_id in place]
+    forget_newcomers(folder)  # vectors of pages as the tower makes them
+    before = load(folder)
+    photos = live_vectors(before, chosen, report).vectors if chosen else np.zeros((0, before.dim), np.float32)
+    lesson = learnt(
+        pictures=[read_picture(product.packshot) for product in products],
+        pages=page_gallery(before, products, report).image.vectors,
+        titles=np.stack([SentenceEncoder().encode(product.title) for product in products]),
+        photos=photos,
+        owners=np.array([place[photo.product_id] for photo in chosen], np.int64),
+    )
+    return write_newcomers(folder, lesson, config.lift)
 
 
 def hint_release(folder: Path, data: Path) -> tuple[str, str]:

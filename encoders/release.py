@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from encoders.config import TrainingConfig
 from encoders.errors import ReleaseRefused, WeightsRefused
-from encoders.known import FILE as KNOWN
-from encoders.known import write_known
 from encoders.network import Precision
+from encoders.newcomers import FILE as NEWCOMERS
+from encoders.newcomers import Lesson, write_lesson
 from encoders.pictures import Pixels, Preprocessing
 from encoders.sentences import SentenceEncoder
 
@@ -84,8 +84,8 @@ class TextEncoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """release.json of kind `lite`. `files` maps every other file of the folder to its sha256.
 
-    `hint` (encoders.hint) and `lift` (encoders.known) are left out, not empty, where a release has none: so do releases
-    from before there were any, and their digest stays what it was.
+    `hint` (encoders.hint) and `lift` (encoders.newcomers) are left out, not empty, where a release has none: so do
+    releases from before there were any, and their digest stays what it was.
     """
 
     format: Literal["streamproc-tower-release/1"] = "streamproc-tower-release/1"
@@ -144,7 +144,7 @@ AnyManifest = Manifest | ClipManifest
 
 class PageVectors(NamedTuple):
     """A page: one vector per picture, (K, dim), and one or more for its text, (T, dim); unit rows. `lift`, (K,), is
-    what is added to cosines with each picture where pages compete with each other (encoders.known)."""
+    what is added to cosines with each picture where pages compete with each other (encoders.newcomers)."""
 
     image: Vectors
     text: Vectors
@@ -328,13 +328,21 @@ def config_of(folder: Path, manifest: Manifest) -> TrainingConfig:
         raise ReleaseRefused(folder / MANIFEST, f"does not say how its towers were trained: {error}") from error
 
 
-def write_known_pages(folder: Path, pictures: Sequence[Pixels], lift: float) -> str:
-    """Gives a release of kind `lite` the page pictures of the products whose photos it was trained on, and what other
-    pages gain; returns its new digest. Raises ReleaseRefused."""
+def write_newcomers(folder: Path, lesson: Lesson, lift: float) -> str:
+    """Gives a release of kind `lite` what it learnt for pages that come later, and what they gain on those it knows;
+    returns its new digest. Raises ReleaseRefused."""
     manifest = read_manifest(folder)
-    write_known(folder / KNOWN, pictures)
-    files = manifest.files | {KNOWN: file_sha256(folder / KNOWN)}
+    write_lesson(folder / NEWCOMERS, lesson)
+    files = manifest.files | {NEWCOMERS: file_sha256(folder / NEWCOMERS)}
     return write_manifest(folder, msgspec.structs.replace(manifest, files=files, lift=lift))
+
+
+def forget_newcomers(folder: Path) -> None:
+    """Takes what a release had learnt for pages that come later away again. Raises ReleaseRefused."""
+    manifest = read_manifest(folder)
+    files = {name: digest for name, digest in manifest.files.items() if name != NEWCOMERS}
+    (folder / NEWCOMERS).unlink(missing_ok=True)
+    write_manifest(folder, msgspec.structs.replace(manifest, files=files, lift=msgspec.UNSET))
 
 
 def write_manifest(folder: Path, manifest: msgspec.Struct) -> str:
