@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ import pytest
 
 FAST: Final = "not slow"
 MOST_WORKERS: Final = 4  # about 1 GB each
-LONGEST: Final = ("tests/end_to_end/", "tests/encoders/")
+LONGEST: Final = ("tests/end_to_end/", "tests/encoders/", "tests/contract/test_clip_encoder.py")  # and transformers
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection() -> Generator[None, object, object]:
     """What collecting loads (torch, Faust: a million objects) stays to the end, so that the garbage collector need not
     walk it: not while it is loaded, and not each time a test asks what it has left behind (0.4 s of a core)."""
     gc.disable()
