@@ -12,7 +12,7 @@ from streamproc.embedded.demo.stream import make_stream
 from streamproc.embedded.demo.voice import Voice
 from tests.made_once import made_once
 
-STREAMS = {"show-a": 26, "show-b": 14}  # stream id -> seconds
+STREAMS = {"show-a": 26, "show-b": 10}  # stream id -> seconds
 
 
 @dataclass(frozen=True)

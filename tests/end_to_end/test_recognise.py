@@ -13,6 +13,7 @@ from streamproc.cli import commands
 from streamproc.core.mention import ProductMention
 from streamproc.errors import Misconfigured
 from tests.end_to_end.conftest import MadeWorld
+from tests.media.made_media import encoded_audio, encoded_video, write
 
 
 def recognise(made: MadeWorld, files: Sequence[Path], out: Path) -> tuple[ProductMention, ...]:
@@ -79,7 +80,9 @@ def test_wrong_rows_of_the_catalogue_are_told_and_the_rest_is_used(
     shelves = tmp_path / "shelves.jsonl"
     shelf = {"stream_id": "show-b", "version": 1, "product_ids": [rows[5]["product_id"], "nobody-sells-this"]}
     shelves.write_text(json.dumps(shelf) + "\n")
-    arguments = ["recognise", str(made.files[1]), "--pages", str(pages), "--shelves", str(shelves)]
+    short = tmp_path / "show-b.ts"  # nothing need be found in it
+    short.write_bytes(write("mpegts", [encoded_video("h264"), encoded_audio("aac")]))
+    arguments = ["recognise", str(short), "--pages", str(pages), "--shelves", str(shelves)]
 
     run = CliRunner().invoke(commands, [*arguments, "--out", str(tmp_path / "out.jsonl")], catch_exceptions=False)
 

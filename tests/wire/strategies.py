@@ -1,6 +1,7 @@
 """Hypothesis strategies for every message, derived from its type, so that a new field is covered on its first day."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -27,6 +28,7 @@ VECTORS = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=4).map(
 )
 
 
+@cache  # a strategy is built once, not for each example
 def messages_of(message_type: type[Struct]) -> st.SearchStrategy[Any]:
     """Values of that type that may travel."""
     if message_type is LiveChunk:
