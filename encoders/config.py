@@ -120,6 +120,15 @@ class Adaptation(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     rate: Rate = 0.5
 
 
+class Advantage(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What pages without live photos in training gain where pages compete (encoders.newcomers): `lift` on their
+    cosines, less `clear` times how far the best learnt page is ahead of the next learnt one: what is clearly one
+    learnt product is no new one."""
+
+    lift: Share = 0.3
+    clear: Weight = 0.6
+
+
 class Member(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one run of a soup does in its own way."""
 
@@ -134,8 +143,6 @@ class TrainingConfig(_Section, frozen=True, kw_only=True, forbid_unknown_fields=
 
     name: str = "lite"
     preset: Literal["lite"] = "lite"
-    lift: Share = 0.25
-    """What a page without live photos in training gains on the others (encoders.newcomers)."""
     dim: Positive = 256
     seed: int = 0
     blend: Share = 1.0
@@ -148,6 +155,7 @@ class TrainingConfig(_Section, frozen=True, kw_only=True, forbid_unknown_fields=
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     adaptation: Adaptation = Adaptation()
+    newcomers: Advantage = Advantage()
     soup: tuple[Member, ...] = ()
 
 

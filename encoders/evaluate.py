@@ -29,6 +29,7 @@ from encoders.measure import (
     shares,
     trade_off,
 )
+from encoders.newcomers import lifted
 from encoders.pictures import read_picture
 from encoders.release import Release
 
@@ -133,7 +134,7 @@ def evaluate(
     if len(query.labels) > len(set(query.labels)):  # some product has a second photo to ask with
         result["one_shot_live"] = one_shot_within(query)
     if unseen:
-        result |= unseen_figures(query, gallery, np.array(sorted(unseen)))
+        result |= unseen_figures(query, gallery, np.array(sorted(unseen)), clear=release.clear)
     if clothing is not None:
         strangers = stranger_vectors(release, clothing, None, report)
         result["clothing"] = known_or_unknown(query, gallery.image, strangers)
@@ -149,14 +150,16 @@ def write_vectors(folder: Path, query: Labelled, gallery: Labelled) -> None:
         np.savez(folder / f"{name}.npz", vectors=rows.vectors, labels=rows.labels)
 
 
-def unseen_figures(query: Labelled, gallery: Gallery, unseen: np.ndarray[Any, Any]) -> dict[str, Any]:
+def unseen_figures(query: Labelled, gallery: Gallery, unseen: np.ndarray[Any, Any], *, clear: float) -> dict[str, Any]:
     """Retrieval of products that were never trained on: among themselves, and in the whole catalogue beside trained
-    ones, with the lift of pages that training did not know and without it. The harmonic mean of new and trained R@1 in
-    the mixed gallery is the honest one."""
+    ones, with the lift of pages that training did not know (`encoders.newcomers.lifted`) and without it. The harmonic
+    mean of new and trained R@1 in the mixed gallery is the honest one."""
     new = np.isin(query.labels, unseen)
     figures = {"unseen": retrieval(query.of(unseen), gallery.image.of(unseen))}
-    for name, lift in (("mixed", gallery.lift), ("mixed without lift", None)):
-        scores, products = product_scores(query, gallery.image, lift)
+    plain, products = product_scores(query, gallery.image)
+    lift_of = dict(zip(gallery.image.labels, gallery.lift, strict=True))
+    lifts = np.array([lift_of[product] for product in products])
+    for name, scores in (("mixed", lifted(plain, lifts, clear=clear)), ("mixed without lift", plain)):
         own = scores[np.arange(len(scores)), np.searchsorted(products, query.labels)]
         first = (scores >= own[:, None]).sum(axis=1) == 1
         fresh, old = float(np.mean(first[new])), float(np.mean(first[~new]))

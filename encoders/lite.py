@@ -47,6 +47,7 @@ class LiteRelease:
         self.mention_rule: dict[str, Any] = dict(manifest.mention_rule)
         self.licences = dict(manifest.licences)
         self.hint = manifest.hint or ""
+        self.clear = 0.0 if manifest.newcomers is msgspec.UNSET else manifest.newcomers.clear
         self._preprocessing = manifest.preprocessing
         numbers = precision_of(precision, device)
         self._networks: dict[Shape, Network] = {
@@ -144,9 +145,9 @@ class LiteRelease:
 
 
 def _newcomers(manifest: Manifest, folder: Path) -> Newcomers | None:
-    if manifest.lift is msgspec.UNSET or NEWCOMERS not in manifest.files:
+    if manifest.newcomers is msgspec.UNSET or NEWCOMERS not in manifest.files:
         return None
-    return Newcomers(read_lesson(folder / NEWCOMERS), manifest.lift)
+    return Newcomers(read_lesson(folder / NEWCOMERS), manifest.newcomers.lift)
 
 
 def _unit(rows: Vectors) -> Vectors:

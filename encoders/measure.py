@@ -34,15 +34,10 @@ class Labelled(NamedTuple):
         return Labelled(self.vectors[keep], self.labels[keep])
 
 
-def product_scores(
-    query: Labelled, gallery: Labelled, lift: NDArray[np.float64] | None = None
-) -> tuple[NDArray[np.float64], Names]:
-    """(N, P) similarity of each query to the best vector of each product, and the products, sorted. `lift`, one per
-    gallery vector, is added to similarities."""
+def product_scores(query: Labelled, gallery: Labelled) -> tuple[NDArray[np.float64], Names]:
+    """(N, P) similarity of each query to the best vector of each product, and the products, sorted."""
     products, owner = np.unique(gallery.labels, return_inverse=True)
     similarity = (query.vectors @ gallery.vectors.T).astype(np.float64)
-    if lift is not None:
-        similarity = similarity + lift
     best = np.full((len(products), len(similarity)), -np.inf)
     np.maximum.at(best, owner, similarity.T)
     return best.T, products

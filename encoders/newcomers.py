@@ -7,7 +7,8 @@ Beside pages that were learnt, such a page is at three disadvantages, each met b
   their photos, away from the mean of all (semantic prototypes; Xing et al. 2019, arXiv 1902.07104, mix the two so).
 - Some pages are near to photos of anything (hubs; Radovanovic et al. 2010). Its cosines are lowered by how much nearer
   it is to its `NEAREST` photos of a bank than pages usually are, as CSLS does (Conneau et al. 2018, arXiv 1710.04087).
-- Training drew photos to learnt pages, and these draw photos of new products too: its cosines get a constant lift.
+- Training drew photos to learnt pages, and these draw photos of new products too: its cosines get a lift, the less the
+  clearer one learnt page is ahead of the other learnt ones (`lifted`): photos of new products fall between them.
 
 Lifts count where pages compete with each other, never against the unknown. A page is known again by a thumbnail of its
 picture, since the same packshot comes back scaled and compressed anew: over the 81 packshots of GroceryStoreDataset one
@@ -66,6 +67,14 @@ class Newcomers:
         placed: Rows = (moved / np.linalg.norm(moved)).astype(np.float32)
         hub = nearness(placed[None], self._lesson.bank)[0] - float(self._lesson.usual[0])
         return placed, round(self._lift - hub, 6)
+
+
+def lifted(scores: NDArray[np.float64], lifts: NDArray[np.float64], *, clear: float) -> NDArray[np.float64]:
+    """Cosines of queries with products, (N, P), as pages compete with them: `lifts` (P,) are 0 for learnt pages."""
+    new = lifts != 0.0
+    learnt_ones = np.sort(scores[:, ~new], axis=1)
+    ahead = learnt_ones[:, -1] - learnt_ones[:, -2] if learnt_ones.shape[1] > 1 else np.zeros(len(scores))
+    return scores + np.where(new, lifts - clear * ahead[:, None], 0.0)
 
 
 def nearness(pages: Rows, bank: Rows) -> NDArray[np.float64]:

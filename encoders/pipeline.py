@@ -132,7 +132,7 @@ def learn_newcomers(folder: Path, data: Path, *, report: Report) -> str:
         photos=photos,
         owners=np.array([place[photo.product_id] for photo in chosen], np.int64),
     )
-    return write_newcomers(folder, lesson, config.lift)
+    return write_newcomers(folder, lesson, config.newcomers)
 
 
 def hint_release(folder: Path, data: Path) -> tuple[str, str]:

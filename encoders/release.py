@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.config import TrainingConfig
+from encoders.config import Advantage, TrainingConfig
 from encoders.errors import ReleaseRefused, WeightsRefused
 from encoders.network import Precision
 from encoders.newcomers import FILE as NEWCOMERS
@@ -84,7 +84,7 @@ class TextEncoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """release.json of kind `lite`. `files` maps every other file of the folder to its sha256.
 
-    `hint` (encoders.hint) and `lift` (encoders.newcomers) are left out, not empty, where a release has none: so do
+    `hint` (encoders.hint) and `newcomers` (encoders.newcomers) are left out, not empty, where a release has none: so do
     releases from before there were any, and their digest stays what it was.
     """
 
@@ -102,7 +102,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     licences: dict[str, str]
     text_encoder: TextEncoder
     hint: str | msgspec.UnsetType = msgspec.UNSET
-    lift: float | msgspec.UnsetType = msgspec.UNSET
+    newcomers: Advantage | msgspec.UnsetType = msgspec.UNSET
 
 
 class ClipPreprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -144,7 +144,8 @@ AnyManifest = Manifest | ClipManifest
 
 class PageVectors(NamedTuple):
     """A page: one vector per picture, (K, dim), and one or more for its text, (T, dim); unit rows. `lift`, (K,), is
-    what is added to cosines with each picture where pages compete with each other (encoders.newcomers)."""
+    what is added to cosines with each picture where pages compete with each other (encoders.newcomers.lifted); 0 for a
+    page that was learnt."""
 
     image: Vectors
     text: Vectors
@@ -162,6 +163,7 @@ class Release(Protocol):
     mention_rule: dict[str, Any]
     licences: dict[str, str]
     hint: str
+    clear: float  # Advantage.clear; 0 where no page is lifted
     engine: dict[str, str]
 
     def encode_frames(self, frames: Pixels) -> Vectors:
@@ -328,13 +330,13 @@ def config_of(folder: Path, manifest: Manifest) -> TrainingConfig:
         raise ReleaseRefused(folder / MANIFEST, f"does not say how its towers were trained: {error}") from error
 
 
-def write_newcomers(folder: Path, lesson: Lesson, lift: float) -> str:
+def write_newcomers(folder: Path, lesson: Lesson, advantage: Advantage) -> str:
     """Gives a release of kind `lite` what it learnt for pages that come later, and what they gain on those it knows;
     returns its new digest. Raises ReleaseRefused."""
     manifest = read_manifest(folder)
     write_lesson(folder / NEWCOMERS, lesson)
     files = manifest.files | {NEWCOMERS: file_sha256(folder / NEWCOMERS)}
-    return write_manifest(folder, msgspec.structs.replace(manifest, files=files, lift=lift))
+    return write_manifest(folder, msgspec.structs.replace(manifest, files=files, newcomers=advantage))
 
 
 def forget_newcomers(folder: Path) -> None:
@@ -342,7 +344,7 @@ def forget_newcomers(folder: Path) -> None:
     manifest = read_manifest(folder)
     files = {name: digest for name, digest in manifest.files.items() if name != NEWCOMERS}
     (folder / NEWCOMERS).unlink(missing_ok=True)
-    write_manifest(folder, msgspec.structs.replace(manifest, files=files, lift=msgspec.UNSET))
+    write_manifest(folder, msgspec.structs.replace(manifest, files=files, newcomers=msgspec.UNSET))
 
 
 def write_manifest(folder: Path, manifest: msgspec.Struct) -> str:

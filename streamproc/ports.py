@@ -318,6 +318,7 @@ class ReleaseFacts:
     calibration: Calibration
     rule: MentionRule
     hint: str = ""  # product and brand words for speech recognition
+    clear: float = 0.0  # how much less new pages are lifted where a learnt one is clearly ahead (core.calibration)
 
 
 class ReleaseBook(Protocol):

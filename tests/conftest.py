@@ -1,12 +1,14 @@
 """What all tests need: compiled modules are kept, threads are few, and the fast suite runs on several cores."""
 
 import gc
+import importlib.util
 import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+import hypothesis
 import pytest
 
 FAST: Final = "not slow"
@@ -18,15 +20,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """One thread per process unless the environment asks for more: where several processes share few cores, OpenMP's
     threads spin while they wait for each other.
 
-    Where the environment says not to write compiled modules beside their sources, as most container images do, they go
-    to pytest's cache: else each child compiles Faust (2 s of a core) or torch (9 s) anew.
+    Where the environment says not to write compiled modules beside their sources, as most container images do, ours do
+    all the same where those of the packages lie there (README's command has them compiled by the install, on all cores
+    at once), and else all go to pytest's cache: or each child compiles Faust (2 s of a core) or torch (9 s) anew.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
-        folder = str(config.rootpath / ".pytest_cache" / "bytecode")
-        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = folder
         sys.dont_write_bytecode = False
+        if not Path(importlib.util.cache_from_source(str(hypothesis.__file__))).exists():
+            folder = str(config.rootpath / ".pytest_cache" / "bytecode")
+            os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = folder
 
 
 @pytest.hookimpl(wrapper=True)

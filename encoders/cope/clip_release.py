@@ -70,6 +70,7 @@ class ClipRelease:
         self.mention_rule: dict[str, Any] = dict(manifest.mention_rule)
         self.licences = dict(manifest.licences)
         self.hint = manifest.hint or ""
+        self.clear = 0.0
         self._towers, self._backbone = towers.eval().to(device), backbone
         self._device = torch.device(device)
         packages = ("torch", PACKAGES[manifest.library], "tokenizers", "numpy", "pillow")

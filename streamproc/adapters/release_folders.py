@@ -90,6 +90,7 @@ def read_facts(folder: Path) -> ReleaseFacts:
             calibration=msgspec.convert(manifest["calibration"], Calibration),
             rule=msgspec.convert(manifest["mention_rule"], MentionRule),
             hint=msgspec.convert(manifest.get("hint", ""), str),
+            clear=msgspec.convert(manifest.get("newcomers", {}).get("clear", 0.0), float),
         )
     except OSError as error:
         raise Misconfigured(SETTING, f"{path}: {error.strerror}") from error

@@ -141,6 +141,7 @@ class Match:
             rule=facts.rule,
             shelf_version=None if shelf is None else shelf.version,
             withdrawn=tuple(sorted(set(state.listed) - set(shelf.product_ids))) if shelf and changed else (),
+            clear=facts.clear,
         )
 
 

@@ -37,13 +37,19 @@ class Calibration(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def share_out(
-    scores: Sequence[float], *, temperature: float, unknown_score: float, lifts: Sequence[float] = ()
+    scores: Sequence[float],
+    *,
+    temperature: float,
+    unknown_score: float,
+    lifts: Sequence[float] = (),
+    clear: float = 0.0,
 ) -> list[float]:
     """Soft-max over `scores` and the unknown; the unknown's own share is what is missing to 1.
 
-    `lifts`, one per score, move shares between the scores and leave the unknown's as it is: a page that the towers
-    never learnt is at a disadvantage against those that they did, not against what is on no page. Lifts that are all
-    alike change nothing. Rounded to 6 decimals, so that the last bits of an exponential, which differ between
+    `lifts`, one per score and 0 for pages that the towers learnt, move shares between the scores and leave the
+    unknown's as it is: a page that they never learnt is at a disadvantage against those that they did, not against what
+    is on no page. A lift is less by `clear` times how far the best learnt page is ahead of the next one; lifts that are
+    all alike change nothing. Rounded to 6 decimals, so that the last bits of an exponential, which differ between
     processors, never travel.
     """
     top = max([*scores, unknown_score])
@@ -52,7 +58,9 @@ def share_out(
     total = known + math.exp((unknown_score - top) / temperature)
     if len(set(lifts)) < 2:
         return [round(weight / total, 6) for weight in weights]
-    lifted = [score + lift for score, lift in zip(scores, lifts, strict=True)]
+    learnt = sorted((score for score, lift in zip(scores, lifts, strict=True) if not lift), reverse=True)
+    less = clear * (learnt[0] - learnt[1]) if len(learnt) > 1 else 0.0
+    lifted = [score + (lift - less if lift else 0.0) for score, lift in zip(scores, lifts, strict=True)]
     highest = max(lifted)
     ranked = [math.exp((score - highest) / temperature) for score in lifted]
     share = known / total / math.fsum(ranked)

@@ -170,6 +170,7 @@ def judge(
     rule: MentionRule,
     shelf_version: int | None,
     withdrawn: tuple[str, ...] = (),
+    clear: float = 0.0,
 ) -> Candidates:
     """The raw scores of a clip as calibrated probabilities: what is written down."""
     seen = []
@@ -178,6 +179,7 @@ def judge(
         shares = share_out(
             [one.cosine or 0.0 for one in shown],
             lifts=[one.lift for one in shown],
+            clear=clear,
             temperature=calibration.seen.temperature,
             unknown_score=calibration.seen.unknown_score,
         )
@@ -221,10 +223,19 @@ def rank(
     rule: MentionRule,
     shelf_version: int | None,
     withdrawn: tuple[str, ...] = (),
+    clear: float = 0.0,
 ) -> Candidates:
     """What the clip says about each product on the shelf. The background competes and is never told."""
     scores = score(clip, shelf, background, calibration)
-    return judge(clip, scores, calibration=calibration, rule=rule, shelf_version=shelf_version, withdrawn=withdrawn)
+    return judge(
+        clip,
+        scores,
+        calibration=calibration,
+        rule=rule,
+        shelf_version=shelf_version,
+        withdrawn=withdrawn,
+        clear=clear,
+    )
 
 
 def _tell(raw: Sequence[RawScore], shares: Sequence[float]) -> tuple[tuple[ProductScore, ...], float]:

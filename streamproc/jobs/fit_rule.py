@@ -50,6 +50,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     stream_id: str
     clips: tuple[tuple[ClipEmbedding, ClipScores], ...]
     shelf_version: int | None
+    clear: float = 0.0  # ReleaseFacts.clear
 
 
 class Fitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +61,12 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recorded(
-    clips: Iterable[ClipEmbedding], rows: Sequence[PageEmbedding], shelves: Sequence[Shelf], calibration: Calibration
+    clips: Iterable[ClipEmbedding],
+    rows: Sequence[PageEmbedding],
+    shelves: Sequence[Shelf],
+    calibration: Calibration,
+    *,
+    clear: float = 0.0,
 ) -> list[Recorded]:
     """Scores every clip as match would: against its shelf, and what of the catalogue is near."""
     by_stream: dict[str, list[ClipEmbedding]] = {}
@@ -94,7 +100,8 @@ def recorded(
             others = gallery_of(tuple(sorted({row.product_id for row in rivals})))
             first, second = (gallery_of(sold), others) if shelf else (others, Gallery(()))
             scored.append((clip, score_clip(clip, first, second, calibration)))
-        found.append(Recorded(stream_id=stream_id, clips=tuple(scored), shelf_version=shelf.version if shelf else None))
+        version = shelf.version if shelf else None
+        found.append(Recorded(stream_id=stream_id, clips=tuple(scored), shelf_version=version, clear=clear))
     return found
 
 
@@ -112,7 +119,14 @@ def candidates_of(
             used = replace(clip, seen=clip.seen if see else (), spoken=clip.spoken if hear else ())
             raw = ClipScores(seen=scores.seen if see else (), spoken=scores.spoken if hear else ())
             records.append(
-                judge_clip(used, raw, calibration=calibration, rule=rule, shelf_version=stream.shelf_version)
+                judge_clip(
+                    used,
+                    raw,
+                    calibration=calibration,
+                    rule=rule,
+                    shelf_version=stream.shelf_version,
+                    clear=stream.clear,
+                )
             )
         records += arrival.after
     return records
@@ -364,6 +378,12 @@ def _started(path: Path | None, settings: Sequence[str]) -> Fitted:
     return msgspec.convert(plain, Fitted)
 
 
+def _clear_of(path: Path | None) -> float:
+    """ReleaseFacts.clear of the release.json to start from; 0 of another start."""
+    manifest: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path else {}
+    return msgspec.convert(manifest.get("newcomers", {}).get("clear", 0.0), float)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the scores as JSON, of the streams fitted on and of those held out; writes what was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -385,7 +405,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     clips = [clip for path in args.clips for clip in _lines(path, ClipEmbedding)]
     shelves = [shelf for path in args.shelves for shelf in _lines(path, Shelf)]
     truth = [row for path in args.truth for row in _lines(path, TruthRow)]
-    streams = recorded(clips, _lines(args.rows, PageEmbedding), shelves, start.calibration)
+    rows = _lines(args.rows, PageEmbedding)
+    streams = recorded(clips, rows, shelves, start.calibration, clear=_clear_of(args.start))
     held = {s.stream_id for i, s in enumerate(streams) if args.hold_out and i % args.hold_out == args.hold_out - 1}
     known = {stream.stream_id for stream in streams}
     groups = {"fitted": known - held, "held_out": held}
@@ -394,7 +415,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = fit(inside, own, start, rounds=args.rounds, seed=args.seed, calibrate=not args.keep_calibration)
     report: dict[str, Any] = {}
     for name, members in groups.items():
-        rows = [row for row in truth if row.stream_id in members]
+        expected = [row for row in truth if row.stream_id in members]
         for sense, see, hear in (("", True, True), (".audio_off", True, False), (".video_off", False, True)):
             records = [
                 candidates_of(stream, found.calibration, found.mention_rule, see=see, hear=hear)
@@ -402,7 +423,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if stream.stream_id in members
             ]
             if records:
-                report[name + sense] = asdict(scored(records, rows, found.mention_rule)[0])
+                report[name + sense] = asdict(scored(records, expected, found.mention_rule)[0])
     if args.mentions:
         records = [candidates_of(stream, found.calibration, found.mention_rule) for stream in streams]
         events, _ = replayed(records, found.mention_rule)

@@ -152,7 +152,7 @@ def _match_costs(facts: ReleaseFacts) -> dict[str, float]:
 
     def rank() -> None:
         scores = score(clip, shelf, others, facts.calibration)
-        judge(clip, scores, calibration=facts.calibration, rule=facts.rule, shelf_version=1)
+        judge(clip, scores, calibration=facts.calibration, rule=facts.rule, shelf_version=1, clear=facts.clear)
 
     return {"match: scores and probabilities": _percent(rank)}
 

@@ -7,15 +7,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
 from encoders.cli import main
+from encoders.config import Advantage
 from encoders.errors import DataRefused, ReleaseRefused
 from encoders.evaluate import Gallery, unseen_figures
 from encoders.grocery import read_products
-from encoders.measure import Labelled
-from encoders.newcomers import FILE, NEAREST, Lesson, Newcomers, learnt, nearness, thumbnail
+from encoders.measure import Labelled, shares
+from encoders.newcomers import FILE, NEAREST, Lesson, Newcomers, learnt, lifted, nearness, thumbnail
 from encoders.pictures import read_picture
 from encoders.pipeline import learn_newcomers
 from encoders.release import forget_newcomers, load, read_manifest, write_newcomers
@@ -161,10 +164,34 @@ def test_other_data_than_a_release_was_trained_on_are_refused(run: Path, shop: P
 )
 def test_a_lesson_that_does_not_fit_is_refused(run: Path, tmp_path: Path, wrong: Lesson, told: str) -> None:
     folder = Path(shutil.copytree(run / "release", tmp_path / "release"))
-    write_newcomers(folder, wrong, 0.2)
+    write_newcomers(folder, wrong, Advantage())
 
     with pytest.raises(ReleaseRefused, match=told):
         load(folder)
+
+
+def test_a_lift_is_less_where_one_learnt_page_is_clearly_ahead_of_the_others() -> None:
+    scores = np.array([[0.7, 0.68, 0.5], [0.7, 0.2, 0.5]])
+    lifts = np.array([0.0, 0.0, 0.3])
+
+    told = lifted(scores, lifts, clear=0.6)
+
+    assert np.array_equal(scores[:, :2], told[:, :2])
+    assert [0.788, 0.5] == pytest.approx(told[:, 2].tolist())
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1, 1), st.sampled_from([0.0, 0.1, 0.3])), min_size=1, max_size=12),
+    st.floats(0, 2),
+)
+def test_events_are_made_of_the_shares_that_are_measured(pages: list[tuple[float, float]], clear: float) -> None:
+    from streamproc.core.calibration import share_out
+
+    scores, lifts = (np.array(column) for column in zip(*pages, strict=True))
+    told = share_out(scores.tolist(), temperature=0.5, unknown_score=-100.0, lifts=lifts.tolist(), clear=clear)
+    competing = lifted(scores[None], lifts, clear=clear) if (lifts == 0).any() else scores[None] + lifts
+
+    assert shares(competing, temperature=0.5, unknown_score=-100.0)[0, :-1] == pytest.approx(told, abs=2e-6)
 
 
 def test_a_lift_counts_in_the_mixed_gallery_and_nowhere_else() -> None:
@@ -173,7 +200,7 @@ def test_a_lift_counts_in_the_mixed_gallery_and_nowhere_else() -> None:
     query = Labelled(np.array([[0.8, 0.6, 0], [0, 1, 0]], np.float32), names)
     gallery = Gallery(image=Labelled(rows, names), text=Labelled(rows, names), lift=np.array([0.2, 0.0]))
 
-    figures = unseen_figures(query, gallery, np.array(["new"]))
+    figures = unseen_figures(query, gallery, np.array(["new"]), clear=0.6)
 
     assert (1.0, 1.0, 1.0) == tuple(figures["mixed"].values())
     assert (0.0, 1.0) == tuple(figures["mixed without lift"].values())[:2]
