@@ -185,5 +185,5 @@ def _check_parity(config: TrainingConfig, module: Exportable, out: Path) -> None
         with torch.no_grad():
             expected = module(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1)[1].numpy()
         cosine = float((got * expected).sum(axis=1).min())
-        if cosine < PARITY:
+        if not cosine >= PARITY:  # nor where it is no number
             raise ReleaseRefused(out / "image.xml", f"cosine {cosine:.4f} to the trained tower at {height}x{width}")

@@ -16,11 +16,13 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from encoders.board import Board
 from encoders.config import TrainingConfig
+from encoders.diary import forget_after
 from encoders.errors import TrainingStopped, WeightsRefused
 from encoders.grocery import Grocery, Photo, read_grocery, split_photos
 from encoders.losses import centroid_cross_entropy, page_cross_entropy, supervised_contrast
@@ -91,7 +93,8 @@ def train(
         also=album.also.tolist(),
     )
     run = begin(config, tower, album)
-    first = resume(out / "checkpoint.pt", run)
+    first = resume(out / "checkpoint.pt", run, config)
+    forget_after(out / "losses.jsonl", first)
     last = min(steps or config.optimiser.steps, config.optimiser.steps)
     with (out / "losses.jsonl").open("a", encoding="utf-8") as log, closing(Board(out, first=first)) as board:
         for step in range(first, last):
@@ -104,7 +107,7 @@ def train(
             board.write(step, terms)
             report("train", step + 1, last, terms)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == last:
-                checkpoint(out / "checkpoint.pt", run, step + 1)
+                checkpoint(out / "checkpoint.pt", run, step + 1, config)
     weights = out / "image.safetensors"
     replace_file(weights, lambda path: save_file({k: v.contiguous() for k, v in run.average.items()}, path))
     return weights
@@ -150,9 +153,13 @@ def new_tower(config: TrainingConfig) -> ImageTower:
 
 
 def warm(config: TrainingConfig, tower: ImageTower, album: Album, path: Path, report: Report) -> None:
-    """Trains the head on frozen features; keeps the result in `path` for the next time."""
+    """Trains the head on frozen features; keeps the result in `path` for the next time. Raises WeightsRefused where
+    something else lies there."""
     if path.exists():
-        tower.load_state_dict(load_file(path))
+        try:
+            tower.load_state_dict(load_file(path))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise WeightsRefused(path, f"not the warmed up weights of this config: {error}") from error
         return
     live = torch.cat(
         [_features(config, tower, album.views.square[album.rows, view], report) for view in range(WARM_VIEWS)]
@@ -344,9 +351,10 @@ def _set_rates(config: TrainingConfig, optimiser: torch.optim.AdamW, step: int) 
         group["lr"] = group["peak"] * max(factor, 0.01)
 
 
-def checkpoint(path: Path, run: Run, step: int) -> None:
+def checkpoint(path: Path, run: Run, step: int, config: TrainingConfig) -> None:
     """Writes all that a run needs to go on exactly; whole or not at all."""
     state = {
+        "config": msgspec.json.encode(config).decode(),
         "step": step,
         "tower": run.tower.state_dict(),
         "average": run.average,
@@ -356,20 +364,25 @@ def checkpoint(path: Path, run: Run, step: int) -> None:
     replace_file(path, lambda new: torch.save(state, new))
 
 
-def resume(path: Path, run: Run) -> int:
-    """Takes a run up from its checkpoint and returns the step it is at; 0 if there is none. Raises WeightsRefused."""
+def resume(path: Path, run: Run, config: TrainingConfig) -> int:
+    """Takes a run up from its checkpoint and returns the step it is at; 0 if there is none. Raises WeightsRefused where
+    it is none, or one of another config: going on from it would be neither run."""
     if not path.exists():
         return 0
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["config"] != msgspec.json.encode(config).decode():
+            raise WeightsRefused(path, "was made by another config: give another --out, or the config that it had")
         run.tower.load_state_dict(state["tower"])
         run.optimiser.load_state_dict(state["optimiser"])
         for name, value in state["average"].items():
             run.average[name].copy_(value)
         run.bank.copy_(state["bank"])
         return int(state["step"])
-    except (KeyError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError, EOFError) as error:
         raise WeightsRefused(path, f"not a checkpoint of this config: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise WeightsRefused(path, f"not a checkpoint: {error}") from error
 
 
 def _save_batch(out: Path, step: int, album: Album, draw: Draw) -> Path:

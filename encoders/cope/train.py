@@ -29,6 +29,7 @@ from encoders.cope.rope import read_rope
 from encoders.cope.samples import Samples
 from encoders.cope.shards import read_shards
 from encoders.cope.task import CopeTask
+from encoders.diary import forget_after
 from encoders.errors import ConfigRefused, TrainingStopped
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Diary:
     def __enter__(self) -> Diary:
         if rank() == 0:
             for name in ("losses.jsonl", "unreadable.jsonl"):
-                _forget_after(self.out / name, self.first)
+                forget_after(self.out / name, self.first)
             self._losses = (self.out / "losses.jsonl").open("a", encoding="utf-8")
             if self.config.tensorboard:
                 from encoders.board import Board
@@ -159,21 +160,6 @@ def _tell_bad(out: Path, samples: Samples) -> None:
     if rank() == 0:
         rows = "".join(json.dumps({"row": where, "fault": kind}) + "\n" for where, kind in samples.bad_rows)
         replaced(out / "bad_rows.jsonl", lambda path: path.write_text(rows, "utf-8"))
-
-
-def _forget_after(path: Path, first: int) -> None:
-    """Drops the lines of a diary that are of step `first` or later, and one that was cut short."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text("utf-8").splitlines(keepends=True):
-        try:
-            told = json.loads(line)
-        except ValueError:
-            continue
-        if line.endswith("\n") and told["step"] < first:
-            kept.append(line)
-    replaced(path, lambda new: new.write_text("".join(kept), "utf-8"))
 
 
 def _check_shares(config: CopeConfig, out: Path) -> None:

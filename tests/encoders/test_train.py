@@ -1,5 +1,9 @@
 """Training in miniature: it learns, it repeats itself, it goes on where it stopped, it stops at nonsense."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -82,6 +86,62 @@ def test_a_foreign_checkpoint_is_refused(tiny: TrainingConfig, shop: Path, cache
 
     with pytest.raises(WeightsRefused, match=r"checkpoint\.pt: not a checkpoint of this config"):
         train(tiny, shop, tmp_path, cache=cache, report=silent)
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {"config": 3}, {"config": "{}", "tower": 3}])
+def test_what_is_no_checkpoint_is_refused(
+    tiny: TrainingConfig, shop: Path, cache: Path, tmp_path: Path, content: object
+) -> None:
+    torch.save(content, tmp_path / "checkpoint.pt")
+
+    with pytest.raises(WeightsRefused, match=r"checkpoint\.pt"):
+        train(tiny, shop, tmp_path, cache=cache, report=silent)
+
+
+def test_warmed_up_weights_that_are_none_are_refused(
+    tiny: TrainingConfig, shop: Path, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "warm.safetensors").write_bytes(b"not weights at all")
+
+    with pytest.raises(WeightsRefused, match=r"warm\.safetensors: not the warmed up weights"):
+        train(tiny, shop, tmp_path, cache=cache, report=silent)
+
+
+def test_a_run_of_another_config_is_not_gone_on_with(
+    tiny: TrainingConfig, shop: Path, cache: Path, tmp_path: Path
+) -> None:
+    train(tiny, shop, tmp_path, cache=cache, steps=2, report=silent)
+    faster = msgspec.structs.replace(tiny, optimiser=msgspec.structs.replace(tiny.optimiser, head_rate=0.5))
+
+    with pytest.raises(WeightsRefused, match="another config: give another --out"):
+        train(faster, shop, tmp_path, cache=cache, report=silent)
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_of_a_run_changes_nothing(
+    tiny: TrainingConfig, shop: Path, cache: Path, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(tiny, optimiser=msgspec.structs.replace(tiny.optimiser, steps=60))
+    (tmp_path / "config.json").write_bytes(msgspec.json.encode(config))
+    command = [sys.executable, "-m", "encoders", "train", "--quiet", "--config", str(tmp_path / "config.json")]
+    command += ["--data", str(shop), "--out", str(tmp_path / "killed"), "--cache", str(cache)]
+    diary = tmp_path / "killed" / "losses.jsonl"
+
+    killed = subprocess.Popen(command)
+    deadline = time.monotonic() + 120
+    while killed.poll() is None and time.monotonic() < deadline:
+        if diary.exists() and diary.read_text("utf-8").count("\n") > 20:
+            break
+        time.sleep(0.002)
+    killed.kill()
+    assert -signal.SIGKILL == killed.wait()
+    at = diary.read_text("utf-8").count("\n")
+    resumed = load_file(train(config, shop, tmp_path / "killed", cache=cache, report=silent))
+    whole = load_file(train(config, shop, tmp_path / "whole", cache=cache, report=silent))
+
+    assert 20 < at < 60
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert (tmp_path / "whole" / "losses.jsonl").read_text("utf-8") == diary.read_text("utf-8")
 
 
 def test_a_pickled_checkpoint_is_refused(tiny: TrainingConfig, shop: Path, cache: Path, tmp_path: Path) -> None:
