@@ -209,16 +209,19 @@ def _unknown(figures: Mapping[str, Any]) -> str:
 def _new_products(figures: Mapping[str, Any]) -> str:
     told = """## Products that it was not trained on
 
-A new page can be searched at once. It is found less often than a trained one and loses against trained pages that look
-like it; `python -m encoders adapt` teaches a release new pages, without photos of them."""
+A new page can be searched at once. It is found less often than a trained one, and among trained pages that look like
+it; a release moves it by what its title tells and lifts it where pages compete (`encoders.newcomers`). `python -m
+encoders adapt` teaches a release new pages, without photos of them."""
     others = figures.get("beside", {})
     if not others:
         return f"{told} How much is lost was not measured on this release, which has met every product of the data set."
-    rows = "\n".join(
-        f"| {name} | {one['unseen']['R@1']:.3f} | {one['mixed']['new R@1']:.3f} | {one['mixed']['trained R@1']:.3f} | "
-        f"{one['mixed']['harmonic']:.3f} |"
-        for name, one in others.items()
-    )
+    measured = [
+        (one["unseen"]["R@1"], one["mixed"]["new R@1"], one["mixed"]["trained R@1"], one["mixed"]["harmonic"])
+        for one in others.values()
+    ]
+    means = tuple(sum(column) / len(column) for column in zip(*measured, strict=True))
+    named = [*zip(others, measured, strict=True), *([("mean", means)] if len(measured) > 1 else [])]
+    rows = "\n".join(f"| {name} | {' | '.join(f'{value:.3f}' for value in row)} |" for name, row in named)
     return f"""{told} Measured on releases made in the same way without some products' photos (R@1; "new" and
 "trained" with all pages in the gallery):
 

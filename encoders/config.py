@@ -125,7 +125,7 @@ class Advantage(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True)
     cosines, less `clear` times how far the best learnt page is ahead of the next learnt one: what is clearly one
     learnt product is no new one."""
 
-    lift: Share = 0.3
+    lift: Share = 0.34
     clear: Weight = 0.6
 
 

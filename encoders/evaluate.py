@@ -15,12 +15,14 @@ from encoders.directions import directions, one_shot_within
 from encoders.errors import DataRefused
 from encoders.grocery import Photo, Product, read_grocery, split_photos
 from encoders.measure import (
+    RANKS,
     Labelled,
     Vectors,
     calibration_error,
     known_or_unknown,
     off_shelf,
     product_interval,
+    product_ranks,
     product_scores,
     ranks_and_precision,
     reliability,
@@ -152,19 +154,24 @@ def write_vectors(folder: Path, query: Labelled, gallery: Labelled) -> None:
 
 def unseen_figures(query: Labelled, gallery: Gallery, unseen: np.ndarray[Any, Any], *, clear: float) -> dict[str, Any]:
     """Retrieval of products that were never trained on: among themselves, and in the whole catalogue beside trained
-    ones, with the lift of pages that training did not know (`encoders.newcomers.lifted`) and without it. The harmonic
-    mean of new and trained R@1 in the mixed gallery is the honest one."""
+    ones, as pages compete (`encoders.newcomers.lifted`) and without the lift of pages that training did not know. The
+    harmonic mean of new and trained R@1 in the mixed gallery is the honest one."""
     new = np.isin(query.labels, unseen)
-    figures = {"unseen": retrieval(query.of(unseen), gallery.image.of(unseen))}
     plain, products = product_scores(query, gallery.image)
     lift_of = dict(zip(gallery.image.labels, gallery.lift, strict=True))
     lifts = np.array([lift_of[product] for product in products])
-    for name, scores in (("mixed", lifted(plain, lifts, clear=clear)), ("mixed without lift", plain)):
-        own = scores[np.arange(len(scores)), np.searchsorted(products, query.labels)]
-        first = (scores >= own[:, None]).sum(axis=1) == 1
-        fresh, old = float(np.mean(first[new])), float(np.mean(first[~new]))
-        harmonic = 2 * fresh * old / max(1e-9, fresh + old)
-        figures[name] = {"new R@1": fresh, "trained R@1": old, "harmonic": harmonic}
+    fresh = np.isin(products, unseen)
+    figures: dict[str, Any] = {}
+    for name, scores in (("", lifted(plain, lifts, clear=clear)), (" without lift", plain)):
+        among = product_ranks(scores[new][:, fresh], products[fresh], query.labels[new])
+        first = product_ranks(scores, products, query.labels) == 1
+        found, old = float(np.mean(first[new])), float(np.mean(first[~new]))
+        figures[f"unseen{name}"] = {f"R@{k}": float(np.mean(among <= k)) for k in RANKS}
+        figures[f"mixed{name}"] = {
+            "new R@1": found,
+            "trained R@1": old,
+            "harmonic": 2 * found * old / max(1e-9, found + old),
+        }
     return figures
 
 
@@ -261,7 +268,8 @@ def table(result: dict[str, Any]) -> str:
     for name in (name for name in ABLATIONS if name in result["ablation"]):
         one = result["ablation"][name]
         lines.append(_row(f"{name}: R@1", one["R@1"], one["R@1 95"]))
-    for part in ("unseen", "mixed", "mixed without lift", "off_shelf", "clothing", "calibration"):
+    newcomers = ("unseen", "unseen without lift", "mixed", "mixed without lift")
+    for part in (*newcomers, "off_shelf", "clothing", "calibration"):
         for name, value in result.get(part, {}).items():
             lines.append(_row(f"{part}: {name}", value))
     for row in result["worst"]:

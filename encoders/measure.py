@@ -43,20 +43,24 @@ def product_scores(query: Labelled, gallery: Labelled) -> tuple[NDArray[np.float
     return best.T, products
 
 
+def product_ranks(scores: NDArray[np.float64], products: Names, labels: Names) -> NDArray[np.int64]:
+    """(N,) the rank of each query's product (1 = first) among `products` (P,), sorted, by its scores (N, P); ties count
+    against it. Raises ValueError if a query's product is not among them."""
+    missing = sorted(set(labels) - set(products))
+    if missing:
+        raise ValueError(f"query products without a gallery vector: {', '.join(missing[:5])} ({len(missing)} in all)")
+    own = scores[np.arange(len(labels)), np.searchsorted(products, labels)]
+    return np.asarray((scores >= own[:, None]).sum(axis=1))
+
+
 def ranks_and_precision(query: Labelled, gallery: Labelled) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Per query the rank of its product (1 = first) and its average precision over the product's gallery vectors.
 
     Raises ValueError if a query's product has no gallery vector.
     """
-    scores, products = product_scores(query, gallery)
-    missing = sorted(set(query.labels) - set(products))
-    if missing:
-        raise ValueError(f"query products without a gallery vector: {', '.join(missing[:5])} ({len(missing)} in all)")
-    own = np.searchsorted(products, query.labels)
-    rows = np.arange(len(own))
-    ranks = (scores >= scores[rows, own][:, None]).sum(axis=1)
+    ranks = product_ranks(*product_scores(query, gallery), query.labels)
     similarity = query.vectors @ gallery.vectors.T
-    precisions = np.empty(len(own))
+    precisions = np.empty(len(query.labels))
     for i, cosines in enumerate(similarity):
         right = gallery.labels == query.labels[i]
         above = cosines[None, :] >= cosines[right][:, None]

@@ -204,6 +204,7 @@ def test_a_lift_counts_in_the_mixed_gallery_and_nowhere_else() -> None:
 
     assert (1.0, 1.0, 1.0) == tuple(figures["mixed"].values())
     assert (0.0, 1.0) == tuple(figures["mixed without lift"].values())[:2]
+    assert 1.0 == figures["unseen"]["R@1"] == figures["unseen without lift"]["R@1"]
 
 
 def test_a_run_over_a_fold_learns_nothing_from_the_photos_that_it_is_measured_on(

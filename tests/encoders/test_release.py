@@ -17,7 +17,7 @@ from encoders.evaluate import evaluate, table
 from encoders.export import blended, load_tower
 from encoders.grocery import read_products
 from encoders.hint import hint_of
-from encoders.pipeline import calibrate_release, hint_release, pack
+from encoders.pipeline import calibrate_release, hint_release, learn_newcomers, pack
 from encoders.release import (
     MANIFEST,
     Release,
@@ -40,9 +40,11 @@ def release(run: Path) -> Release:
 
 
 @pytest.fixture(scope="module")
-def packed_again(tiny: TrainingConfig, run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def packed_again(tiny: TrainingConfig, run: Path, shop: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The digest of a second export of the run, made by this process."""
-    return pack(tiny, run, tmp_path_factory.mktemp("again") / "release")
+    folder = tmp_path_factory.mktemp("again") / "release"
+    pack(tiny, run, folder)
+    return learn_newcomers(folder, shop, report=silent)
 
 
 @pytest.fixture
