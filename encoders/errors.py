@@ -5,6 +5,7 @@ EncodersError
 |-- DataRefused       a data set: missing folder, too many bad rows
 |-- WeightsRefused    a checkpoint or weight file: missing, foreign, not plain tensors
 |-- ReleaseRefused    a release folder: changed, incomplete, or not one of ours
+|-- DeviceRefused     a device that the towers of a release cannot run on
 `-- TrainingStopped   a loss that is no number; the batch's ids are saved
 """
 
@@ -37,6 +38,10 @@ class WeightsRefused(_Refused):
 
 class ReleaseRefused(_Refused):
     """A release that is incomplete, changed since it was made, or not a release."""
+
+
+class DeviceRefused(_Refused):
+    """A release whose towers do not run on the device that was asked for."""
 
 
 class TrainingStopped(EncodersError):

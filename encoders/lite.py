@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.errors import ReleaseRefused
+from encoders.errors import DeviceRefused, ReleaseRefused
 from encoders.network import Network, Precision, compiled, precision_of
 from encoders.newcomers import FILE as NEWCOMERS
 from encoders.newcomers import Newcomers, read_lesson
@@ -49,7 +49,11 @@ class LiteRelease:
         self.hint = manifest.hint or ""
         self.clear = 0.0 if manifest.newcomers is msgspec.UNSET else manifest.newcomers.clear
         self._preprocessing = manifest.preprocessing
-        numbers = precision_of(precision, device)
+        try:
+            numbers = precision_of(precision, device)
+        except KeyError as error:
+            reason = f"kind lite runs on OpenVINO, which has no device {device} here; cpu is always there"
+            raise DeviceRefused(folder, reason) from error
         self._networks: dict[Shape, Network] = {
             shape: compiled(
                 folder / "image.xml",

@@ -40,10 +40,14 @@ class Network:
 
 
 def precision_of(wanted: Precision, device: str) -> str:
-    """`f32`, or `HALF` where it is `auto` and the device computes bfloat16 natively."""
+    """`f32`, or `HALF` where it is `auto` and the device computes bfloat16 natively. KeyError for a device that
+    OpenVINO does not have here."""
     import openvino
 
-    able = openvino.Core().get_property(device.upper(), "OPTIMIZATION_CAPABILITIES")
+    core = openvino.Core()
+    if device.upper() not in core.available_devices:
+        raise KeyError(device)
+    able = core.get_property(device.upper(), "OPTIMIZATION_CAPABILITIES")
     return HALF if wanted == "auto" and "BF16" in able else "f32"
 
 

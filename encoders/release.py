@@ -183,7 +183,8 @@ def load(path: Path | None = None, *, device: str = "cpu", threads: int = 1, pre
     """The release in a folder, of either kind; None: the one that is shipped, `lite`.
 
     `precision` is for pictures of kind `lite`: `auto` means bfloat16 where the processor has it (encoders.network).
-    Every file is checked against its sha256 first. Raises ReleaseRefused, which names the file and what is wrong.
+    Every file is checked against its sha256 first. Raises ReleaseRefused, which names the file and what is wrong, and
+    DeviceRefused.
     """
     from safetensors import SafetensorError
 

@@ -12,7 +12,7 @@ import structlog
 from numpy.typing import NDArray
 
 import encoders.release
-from encoders.errors import ReleaseRefused
+from encoders.errors import DeviceRefused, ReleaseRefused
 from streamproc.core.catalog import ProductPage
 from streamproc.core.clip import ClipFrames
 from streamproc.core.embedding import PageEmbedding, PagePart, ReleaseId, Vector, pack
@@ -111,6 +111,8 @@ def load_encoder(
         release = encoders.release.load(
             Path(release_dir) if release_dir else None, device=device, threads=threads, precision=precision
         )
+    except DeviceRefused as error:
+        raise Misconfigured("STREAMPROC_DEVICE", str(error)) from error
     except (ReleaseRefused, OSError) as error:  # OSError: a file came or went while the folder was read
         raise Misconfigured("STREAMPROC_RELEASE_DIR", str(error)) from error
     if not release.calibration_fitted:

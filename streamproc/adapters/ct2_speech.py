@@ -28,7 +28,7 @@ from streamproc.adapters.speech_window import (
     token_cap,
     window_of,
 )
-from streamproc.adapters.whisper_weights import WhisperWeights, whisper_weights
+from streamproc.adapters.whisper_weights import SETTING, WhisperWeights, whisper_weights
 from streamproc.adapters.word_edges import off_the_pauses
 from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
@@ -83,7 +83,7 @@ class Ct2Speech:
                 str(found.directory), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=1
             )
         except (RuntimeError, ValueError) as why:
-            raise Misconfigured("speech weights", f"{found.directory} does not load: {why}") from why
+            raise Misconfigured(SETTING, f"{found.directory} does not load: {why}") from why
         self._view: Any = ctranslate2.StorageView.from_array
         self._multilingual = bool(self._model.is_multilingual)
         self._tokens: Any = tokenizers.Tokenizer.from_file(str(found.directory / "tokenizer.json"))

@@ -74,8 +74,9 @@ class ReleaseFolders:
         self._facts[facts.release] = facts
 
 
-def read_facts(folder: Path) -> ReleaseFacts:
-    """Digest, size, calibration, rule and hint of one release. Raises Misconfigured naming file and key.
+def read_facts(folder: Path, *, told_by: str = SETTING) -> ReleaseFacts:
+    """Digest, size, calibration, rule and hint of one release. Raises Misconfigured naming file and key, and what told
+    the folder.
 
     The digest is that of release.json's canonical form, which holds the sha256 of every other file; whoever loads the
     towers verifies those.
@@ -93,9 +94,9 @@ def read_facts(folder: Path) -> ReleaseFacts:
             clear=msgspec.convert(manifest.get("newcomers", {}).get("clear", 0.0), float),
         )
     except OSError as error:
-        raise Misconfigured(SETTING, f"{path}: {error.strerror}") from error
+        raise Misconfigured(told_by, f"{path}: {error.strerror}") from error
     except (msgspec.MsgspecError, KeyError) as error:
-        raise Misconfigured(SETTING, f"{path}: {error}") from error
+        raise Misconfigured(told_by, f"{path}: {error}") from error
 
 
 def shipped_releases() -> Path:

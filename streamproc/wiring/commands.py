@@ -256,7 +256,7 @@ def release_folder(settings: Settings) -> Path:
 
 async def reindex(settings: Settings, folder: Path, *, build: int) -> reindexing.Reindexed:
     """Every page of catalog.pages into the release's own collection."""
-    facts = read_facts(folder)
+    facts = read_facts(folder, told_by="FOLDER")
     encoder = load_tower(settings, object_store(settings), folder)
     catalogue = await reindexing.read_catalogue(read_topics(client_of(settings), [CATALOG_PAGES]))
     target = ReleaseActivation(
@@ -269,7 +269,7 @@ async def reindex(settings: Settings, folder: Path, *, build: int) -> reindexing
 async def prepare_release(settings: Settings, folder: Path, collection: str) -> str:
     """Announces a release with the collection that it built, upon which every worker loads it. Misconfigured where
     the two do not match."""
-    facts = read_facts(folder)
+    facts = read_facts(folder, told_by="FOLDER")
     client = client_of(settings)
     catalogue = await reindexing.read_catalogue(read_topics(client, [CATALOG_PAGES]))
     async with _index(settings) as index:

@@ -116,6 +116,11 @@ def test_a_folder_that_is_no_release_names_the_setting(tmp_path: Path) -> None:
         load_encoder(str(tmp_path), Packshots(), device="cpu", threads=1)
 
 
+def test_a_device_that_the_towers_cannot_run_on_names_its_setting() -> None:
+    with pytest.raises(Misconfigured, match=r"STREAMPROC_DEVICE.*no device cuda here; cpu is always there"):
+        load_encoder("", Packshots(), device="cuda", threads=1)
+
+
 def test_a_release_of_preset_cope_is_refused_with_the_reason(tmp_path: Path) -> None:
     told = {"format": "streamproc-cope-release/1", "name": "cope", "dim": 128}
     (tmp_path / "release.json").write_bytes(msgspec.json.encode(told))

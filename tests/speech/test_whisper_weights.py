@@ -46,7 +46,7 @@ def test_a_directory_that_is_no_model_is_named(tmp_path: Path) -> None:
 
 def test_a_name_that_nobody_knows_is_the_operators_fault() -> None:
     pytest.importorskip("faster_whisper", reason="faster-whisper is not installed")
-    with pytest.raises(Misconfigured, match="speech weights"):
+    with pytest.raises(Misconfigured, match="STREAMPROC_SPEECH_MODEL"):
         whisper_weights("enormous")
 
 
