@@ -4,7 +4,8 @@ Beside pages that were learnt, such a page is at three disadvantages, each met b
 
 - Its packshot may show the product otherwise than hands do (a melon cut open). Products of like names look alike, so
   its vector moves by what its title tells: a ridge regression from the titles of photographed products to the mean of
-  their photos, away from the mean of all (semantic prototypes; Xing et al. 2019, arXiv 1902.07104, mix the two so).
+  their photos, away from the mean of all (semantic prototypes; Xing et al. 2019, arXiv 1902.07104, mix the two so). A
+  title that is like none of theirs tells nothing.
 - Some pages are near to photos of anything (hubs; Radovanovic et al. 2010). Its cosines are lowered by how much nearer
   it is to its `NEAREST` photos of a bank than pages usually are, as CSLS does (Conneau et al. 2018, arXiv 1710.04087).
 - Training drew photos to learnt pages, and these draw photos of new products too: its cosines get a lift, the less the
@@ -31,6 +32,7 @@ SIDE = 16  # pixels of a thumbnail
 ALIKE = 2.0  # mean difference of the same picture, of 255
 NEAREST = 20  # photos of the bank that tell how much of a hub a page is
 RIDGE = 1.0
+FAR, NEAR = 0.45, 0.6  # cosine of a title to the nearest known one: below it tells nothing, from there on all it can
 
 Rows = NDArray[np.float32]
 
@@ -39,7 +41,8 @@ class Lesson(NamedTuple):
     """What a release learnt from photographed products for pages that come later."""
 
     thumbnails: NDArray[np.uint8]  # (K, SIDE, SIDE, 3) of the page pictures that are known
-    titles: Rows  # (W, dim): times a sentence vector (W,) it gives where its photos lie
+    titles: Rows  # (K, W) sentence vectors of the known pages' titles, of unit length
+    moves: Rows  # (K, dim): where photos lie, away from the mean of all, is the sum of these by likeness of titles
     bank: Rows  # (N, dim) photos of photographed products, not trained on
     usual: Rows  # (1,) the mean cosine of a known page to its NEAREST photos of other products
 
@@ -51,11 +54,11 @@ class Newcomers:
         """Raises ValueError where the parts of the lesson do not fit each other."""
         if lesson.thumbnails.shape[1:] != (SIDE, SIDE, 3) or not len(lesson.thumbnails):
             raise ValueError(f"{FILE}: thumbnails of shape {lesson.thumbnails.shape}, not (K, {SIDE}, {SIDE}, 3)")
-        if lesson.titles.shape[1:] != lesson.bank.shape[1:] or lesson.usual.shape != (1,):
-            raise ValueError(f"{FILE}: titles, bank and usual do not belong together")
+        whole = len(lesson.titles) == len(lesson.moves) == len(lesson.thumbnails)
+        if not whole or lesson.moves.shape[1:] != lesson.bank.shape[1:] or lesson.usual.shape != (1,):
+            raise ValueError(f"{FILE}: titles, moves, bank and usual do not belong together")
         self._lesson, self._lift = lesson, lift
         self._thumbnails = lesson.thumbnails.astype(np.int16)
-        self._titles = lesson.titles.astype(np.float64)
 
     def placed(self, picture: Pixels, vector: Rows, title: Rows) -> tuple[Rows, float]:
         """(vector, lift) of a page's picture, uint8 (H, W, 3), with `vector` (dim,) of unit length, whose title has the
@@ -63,7 +66,9 @@ class Newcomers:
         apart = np.abs(self._thumbnails - thumbnail(picture).astype(np.int16)).mean(axis=(1, 2, 3))
         if float(apart.min()) <= ALIKE:
             return vector, 0.0
-        moved = vector.astype(np.float64) + title.astype(np.float64) @ self._titles
+        likeness = self._lesson.titles.astype(np.float64) @ title.astype(np.float64)
+        told = np.clip((likeness.max() - FAR) / (NEAR - FAR), 0.0, 1.0)
+        moved = vector.astype(np.float64) + told * (likeness @ self._lesson.moves.astype(np.float64))
         placed: Rows = (moved / np.linalg.norm(moved)).astype(np.float32)
         hub = nearness(placed[None], self._lesson.bank)[0] - float(self._lesson.usual[0])
         return placed, round(self._lift - hub, 6)
@@ -92,18 +97,19 @@ def learnt(pictures: Sequence[Pixels], pages: Rows, titles: Rows, photos: Rows, 
     Without photos titles move nothing and no page is a hub.
     """
     dim = pages.shape[1]
-    regression, usual = np.zeros((titles.shape[1], dim)), 0.0
+    moves, usual = np.zeros((len(pages), dim)), 0.0
     present = np.unique(owners)
     if len(present) > 1:
         means = np.stack([_unit(photos[owners == product].mean(axis=0)) for product in present])
         told = titles[present].astype(np.float64)
-        gram = told.T @ told + RIDGE * np.eye(told.shape[1])
-        regression = np.linalg.solve(gram, told.T @ (means - means.mean(axis=0)))
+        gram = told @ told.T + RIDGE * np.eye(len(told))
+        moves[present] = np.linalg.solve(gram, means - means.mean(axis=0))
         others = [nearness(pages[page : page + 1], photos[owners != page])[0] for page in range(len(pages))]
         usual = float(np.mean(others))
     return Lesson(
         thumbnails=np.stack([thumbnail(picture) for picture in pictures]),
-        titles=regression.astype(np.float32),
+        titles=titles.astype(np.float32),
+        moves=moves.astype(np.float32),
         bank=photos.astype(np.float32).reshape(-1, dim),
         usual=np.array([usual], np.float32),
     )

@@ -18,7 +18,7 @@ from encoders.errors import DataRefused, ReleaseRefused
 from encoders.evaluate import Gallery, unseen_figures
 from encoders.grocery import read_products
 from encoders.measure import Labelled, shares
-from encoders.newcomers import FILE, NEAREST, Lesson, Newcomers, learnt, lifted, nearness, thumbnail
+from encoders.newcomers import FILE, NEAREST, RIDGE, Lesson, Newcomers, learnt, lifted, nearness, thumbnail
 from encoders.pictures import read_picture
 from encoders.pipeline import learn_newcomers
 from encoders.release import forget_newcomers, load, read_manifest, write_newcomers
@@ -44,7 +44,8 @@ def packshots(data: Path) -> list[NDArray[np.uint8]]:
 def lesson_of(*pictures: NDArray[np.uint8], bank: NDArray[np.float32] = ACROSS[:0], usual: float = 0.0) -> Lesson:
     return Lesson(
         thumbnails=np.stack([thumbnail(picture) for picture in pictures]),
-        titles=np.zeros((WIDTH, DIM), np.float32),
+        titles=np.zeros((len(pictures), WIDTH), np.float32),
+        moves=np.zeros((len(pictures), DIM), np.float32),
         bank=bank,
         usual=np.array([usual], np.float32),
     )
@@ -80,9 +81,11 @@ def test_titles_tell_where_photos_lie() -> None:
 
     picture = np.arange(80 * 80 * 3, dtype=np.uint32).reshape(80, 80, 3).astype(np.uint8)
     vector, _ = newcomers.placed(picture, ACROSS[3], np.array([0.1, 0.7, 0.7], np.float32))
+    stranger, _ = newcomers.placed(picture, ACROSS[3], np.array([0.4, 0.4, -0.8], np.float32))
 
     assert vector[1] > 0.1 > 0 > vector[0]  # titles like this one belong to photos like the second
     assert 1.0 == pytest.approx(np.linalg.norm(vector), abs=1e-6)
+    assert np.array_equal(ACROSS[3], stranger)  # a title like none of theirs tells nothing
 
 
 def test_without_photos_nothing_is_moved_and_no_page_is_a_hub() -> None:
@@ -168,6 +171,20 @@ def test_a_lesson_that_does_not_fit_is_refused(run: Path, tmp_path: Path, wrong:
 
     with pytest.raises(ReleaseRefused, match=told):
         load(folder)
+
+
+def test_titles_are_regressed_upon_as_by_the_primal_ridge() -> None:
+    rng = np.random.default_rng(0)
+    titles = rng.normal(size=(6, WIDTH)).astype(np.float32)
+    photos, owners = rng.normal(size=(18, DIM)).astype(np.float32), np.arange(18) % 6
+    lesson = learnt([WHITE] * 6, photos[:6], titles, photos, owners)
+
+    means = np.stack([photos[owners == k].mean(axis=0) for k in range(6)])
+    means = means / np.linalg.norm(means, axis=1, keepdims=True)
+    gram = titles.T @ titles + RIDGE * np.eye(WIDTH)
+    expected = np.linalg.solve(gram, titles.T @ (means - means.mean(axis=0)))
+
+    assert np.allclose(expected, lesson.titles.T @ lesson.moves, atol=1e-4)
 
 
 def test_a_lift_is_less_where_one_learnt_page_is_clearly_ahead_of_the_others() -> None:
