@@ -27,7 +27,7 @@ from encoders.newcomers import FILE as NEWCOMERS
 from encoders.newcomers import Newcomers, read_lesson
 from encoders.pictures import Pixels, Shape, check_frames, check_page_picture, fitted, page_view, shape_of
 from encoders.release import FIRST_CALIBRATION, MANIFEST, Manifest, PageVectors, Vectors, digest_of
-from encoders.sentences import SentenceEncoder, TextHead, page_texts
+from encoders.sentences import WIDTH, SentenceEncoder, TextHead, page_texts
 
 SHAPES: tuple[Shape, ...] = ("square", "wide", "tall")
 
@@ -146,6 +146,10 @@ class LiteRelease:
         if image != manifest.dim or text != manifest.dim:
             reason = f"dim is {manifest.dim}, but the image head gives {image} and the text head {text}"
             raise ReleaseRefused(folder / MANIFEST, reason)
+        if self._newcomers is not None and self._newcomers.sizes != (WIDTH, manifest.dim):
+            raise ReleaseRefused(
+                folder / NEWCOMERS, f"is for vectors of {self._newcomers.sizes}, not {WIDTH, manifest.dim}"
+            )
 
 
 def _newcomers(manifest: Manifest, folder: Path) -> Newcomers | None:

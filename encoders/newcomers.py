@@ -57,6 +57,7 @@ class Newcomers:
         whole = len(lesson.titles) == len(lesson.moves) == len(lesson.thumbnails)
         if not whole or lesson.moves.shape[1:] != lesson.bank.shape[1:] or lesson.usual.shape != (1,):
             raise ValueError(f"{FILE}: titles, moves, bank and usual do not belong together")
+        self.sizes = lesson.titles.shape[1], lesson.moves.shape[1]  # of a sentence vector, and of a page's
         self._lesson, self._lift = lesson, lift
         self._thumbnails = lesson.thumbnails.astype(np.int16)
 

@@ -163,6 +163,7 @@ def test_other_data_than_a_release_was_trained_on_are_refused(run: Path, shop: P
     [
         (lesson_of(WHITE)._replace(thumbnails=np.zeros((1, 8, 8, 3), np.uint8)), "thumbnails of shape"),
         (lesson_of(WHITE, bank=np.zeros((1, DIM + 1), np.float32)), "do not belong together"),
+        (lesson_of(WHITE), "is for vectors of"),
     ],
 )
 def test_a_lesson_that_does_not_fit_is_refused(run: Path, tmp_path: Path, wrong: Lesson, told: str) -> None:
