@@ -32,9 +32,10 @@ from encoders.measure import (
     trade_off,
 )
 from encoders.newcomers import lifted
-from encoders.pictures import read_picture
+from encoders.pictures import Pixels, read_picture
 from encoders.release import Release
 
+TOGETHER = 16  # pictures of one size in a call
 Report = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -67,11 +68,25 @@ def page_gallery(release: Release, products: Sequence[Product], report: Report) 
 
 def live_vectors(release: Release, photos: Sequence[Photo], report: Report) -> Labelled:
     """Encodes photos as if each were a frame."""
-    rows = []
-    for i, photo in enumerate(photos):
-        rows.append(release.encode_frames(read_picture(photo.path)[None]))
-        report("photos", i + 1, len(photos), {})
-    return Labelled(np.concatenate(rows), np.array([photo.product_id for photo in photos]))
+    vectors = _frames_of(release, [photo.path for photo in photos], "photos", report)
+    return Labelled(vectors, np.array([photo.product_id for photo in photos]))
+
+
+def _frames_of(release: Release, paths: Sequence[Path], what: str, report: Report) -> Vectors:
+    """(N, dim), one row a picture. Those of one size that follow one another go in together: a row never depends on
+    what else is in the call, and batches of one would be padded to four."""
+    rows: list[Vectors] = []
+    waiting: list[Pixels] = []
+    for done, path in enumerate(paths, 1):
+        picture = read_picture(path)
+        if waiting and (picture.shape != waiting[0].shape or len(waiting) == TOGETHER):
+            rows.append(release.encode_frames(np.stack(waiting)))
+            waiting = []
+        waiting.append(picture)
+        report(what, done, len(paths), {})
+    if waiting:
+        rows.append(release.encode_frames(np.stack(waiting)))
+    return np.concatenate(rows)
 
 
 def stranger_vectors(release: Release, clothing: Path, third: int | None, report: Report) -> Vectors:
@@ -86,11 +101,7 @@ def stranger_vectors(release: Release, clothing: Path, third: int | None, report
     except OSError as error:
         raise DataRefused(table, error.strerror or str(error)) from error
     chosen = [name for name in names if third is None or zlib.crc32(name.encode()) % 3 == third]
-    rows = []
-    for i, name in enumerate(chosen):
-        rows.append(release.encode_frames(read_picture(clothing / "images" / f"{name}.jpg")[None]))
-        report("strangers", i + 1, len(chosen), {})
-    return np.concatenate(rows)
+    return _frames_of(release, [clothing / "images" / f"{name}.jpg" for name in chosen], "strangers", report)
 
 
 def evaluate(
