@@ -110,6 +110,9 @@ class Encoder:
     async def encode_utterances(self, texts: Sequence[str]) -> tuple[Vector, ...]:
         return tuple(np.array([0.0, 1.0], np.float32) for _ in texts)
 
+    def fuse(self, seen: Sequence[Vector], spoken: Sequence[Vector]) -> Vector | None:
+        return None
+
 
 class NewerEncoder(Encoder):
     hint = "Red Mug."
