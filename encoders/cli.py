@@ -212,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
 
     fuse = verb(
         "fuse",
-        "teach a release one vector of frames and words and one of a page, in place; `train` does it, `export` does not",
+        "teach a release one vector of frames and words, in place; `train` does it, `export` does not",
         f"--release encoders/releases/lite --data {grocery}",
         _fuse,
     )

@@ -1,10 +1,10 @@
 """One vector of what a clip shows and what is said in it, and one of a page's pictures and texts, to be compared.
 
-Pictures and words lie in parts of the space of their own: the picture and the text of a page are nearly at right angles
-(mean cosine 0.03 over the pages of `lite`), so that a sum keeps both. What has to be known is how much each side
-counts. A page gives both, in one learnt proportion. A clip may be silent or full of small talk, so words count by a gate
-that looks at the vectors alone: how near the best utterance is to any text of a page that is known, how near the frames
-are to any known picture, and how much the frames agree. Small talk is near no page.
+Pictures and words have a part of the space each: the picture and the text of a page are nearly at right angles (mean
+cosine 0.03 over the pages of `lite`), so that a sum keeps both. What has to be known is how much each side counts. A
+page gives both, in one learnt proportion. A clip may be silent or full of small talk, so words count by a gate that
+looks at the vectors alone: how near the best utterance is to any text of a page that is known, how near the frames are
+to any known picture, and how much the frames agree. Small talk is near no page.
 
 A page's texts become one vector by their mean, which says less than the best of them; a linear map, learnt and kept
 near doing nothing, gives a part of that back (encoders.fuse learns it and the proportions).
