@@ -207,7 +207,7 @@ def _best(
 
 
 def prefixes(query: Labelled, gallery: Labelled) -> dict[str, dict[str, Any]]:
-    """R@1, with its 95 % interval over products, of the first 128 and the first 64 numbers of each vector, which
+    """R@1, with its 95 % interval over products, of the first 128 and of the first 64 numbers of each vector, which
     training made good on their own (Kusupati et al. 2022, arXiv 2205.13147); what a smaller index would give."""
     result = {}
     for length in (length for length in PREFIXES if length < query.vectors.shape[1]):

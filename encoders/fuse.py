@@ -24,11 +24,10 @@ from encoders.text import Utterances
 Report = Callable[[str, int, int, dict[str, float]], None]
 
 EACH = 20  # sentences about each product
-CLIPS, STEPS, BATCH, RATE, SHARE_RATE = 4000, 400, 256, 5e-3, 0.1
+CLIPS, STEPS, BATCH, RATE = 4000, 400, 256, 0.1
 NO_WORDS, NO_FRAMES = 0.4, 0.15
 STRAY = 0.2  # of the clips have a frame of another product
 ABOUT, SMALL_TALK = 0.75, 0.4  # have a sentence about the product; have small talk, up to two sentences of it
-KEEP = 0.1  # holds the map of page texts near doing nothing
 SCALE, UNKNOWN = 15.0, 0.4  # to begin with
 
 
@@ -59,15 +58,12 @@ def learn_weights(
     count = int(pages.text_of.max()) + 1
     clips = made_up(pages, photos, owners, said, count, np.random.default_rng(seed))
     images, texts = (_means(*side, count) for side in (pages[:2], pages[2:]))
-    dim = images.shape[1]
     middle, spread = clips.sights.mean(dim=0), clips.sights.std(dim=0) + 1e-3
     clips = clips._replace(sights=(clips.sights - middle) / spread)
     gate, bias, most, page = torch.zeros(SIGHTS), torch.zeros(1), torch.ones(1), torch.zeros(1)
-    turn, shift = torch.zeros(dim, dim), torch.zeros(dim)
     scale, unknown = torch.tensor([float(np.log(SCALE))]), torch.tensor([UNKNOWN])
-    learnt = [([turn, shift, unknown], RATE), ([gate, bias, most, page, scale], SHARE_RATE)]
-    groups = [{"params": [value.requires_grad_() for value in some], "lr": rate} for some, rate in learnt]
-    optimiser = torch.optim.Adam(groups)
+    learnt = [gate, bias, most, page, scale, unknown]
+    optimiser = torch.optim.Adam([value.requires_grad_() for value in learnt], lr=RATE)
     draws = torch.Generator().manual_seed(seed)
     for step in range(STEPS):
         rows = torch.randint(len(clips.labels), (BATCH,), generator=draws)
@@ -75,16 +71,15 @@ def learn_weights(
         words = most.sigmoid() * (some.sights @ gate + bias).sigmoid()
         words = torch.where(some.has.all(dim=1), words, some.has[:, 1].float())[:, None]
         vectors = functional.normalize((1 - words) * some.frames + words * some.words, dim=1)
-        turned = functional.normalize(texts + texts @ turn + shift, dim=1)
-        whole = functional.normalize((1 - page.sigmoid()) * images + page.sigmoid() * turned, dim=1)
+        whole = functional.normalize((1 - page.sigmoid()) * images + page.sigmoid() * texts, dim=1)
         scores = torch.cat([vectors @ whole.T, unknown.expand(BATCH, 1)], dim=1)
         loss = functional.cross_entropy(scale.exp() * scores, some.labels)
         optimiser.zero_grad()
-        torch.autograd.backward(loss + KEEP * (turn.square().sum() + shift.square().sum()))
+        torch.autograd.backward(loss)
         optimiser.step()
         report("fusion", step + 1, STEPS, {"loss": float(loss.detach())})
     steep = gate / spread
-    kept = (steep, bias - steep @ middle, most.sigmoid(), page.sigmoid(), turn, shift)
+    kept = (steep, bias - steep @ middle, most.sigmoid(), page.sigmoid())
     return Weights(pages.pictures, pages.texts, *(value.detach().numpy().astype(np.float32) for value in kept))
 
 

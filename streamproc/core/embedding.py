@@ -1,4 +1,4 @@
-"""Vectors in the space that pages, videos and live clips share (COPE, Bai et al., ICCV 2023)."""
+"""Vectors of pages and live clips (after COPE, Bai et al., ICCV 2023): pictures and words have a part of one space each."""
 
 from datetime import datetime
 from typing import Annotated, Literal

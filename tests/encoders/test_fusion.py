@@ -22,7 +22,7 @@ from encoders.text import Utterances
 from tests.encoders.conftest import silent
 
 Rows = NDArray[np.float32]
-DIM, PRODUCTS = 24, 8
+DIM, PRODUCTS = 64, 8
 NOTHING = np.zeros((0, DIM), np.float32)
 
 
@@ -86,9 +86,9 @@ def test_the_same_seed_learns_the_same_and_another_one_something_else(world: Wor
 
 
 def test_both_sides_find_more_than_either_and_neither_loses_alone(world: World, fusion: Fusion) -> None:
-    rng, ranks = np.random.default_rng(5), np.repeat(np.arange(PRODUCTS), 20)
-    shown = near(world.images, each=20, noise=1.6, rng=rng)
-    said = near(world.texts, each=20, noise=1.6, rng=rng)
+    rng, ranks = np.random.default_rng(5), np.repeat(np.arange(PRODUCTS), 40)
+    shown = near(world.images, each=40, noise=1.6, rng=rng)
+    said = near(world.texts, each=40, noise=1.6, rng=rng)
     seen_alone = float(np.mean((shown @ world.images.T).argmax(axis=1) == ranks))
     said_alone = float(np.mean((said @ world.texts.T).argmax(axis=1) == ranks))
 
@@ -97,8 +97,17 @@ def test_both_sides_find_more_than_either_and_neither_loses_alone(world: World, 
     both = world.found(fusion, [(a[None], b[None]) for a, b in zip(shown, said, strict=True)], ranks)
 
     assert both > max(frames, words)
-    assert frames >= seen_alone - 0.05
-    assert words >= said_alone - 0.05
+    assert frames >= seen_alone - 0.1
+    assert words >= said_alone - 0.1
+
+
+def test_without_dropout_words_alone_would_be_neglected(
+    world: World, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("encoders.fuse.NO_WORDS", 0.0)
+    monkeypatch.setattr("encoders.fuse.NO_FRAMES", 0.0)
+
+    assert weights.page[0] > world.learnt().page[0] + 0.02
 
 
 def test_small_talk_hardly_moves_what_is_seen(world: World, fusion: Fusion) -> None:
@@ -131,9 +140,8 @@ def test_no_sound_is_the_mean_of_the_frames_and_no_picture_the_words(world: Worl
 def test_a_vector_has_unit_length_and_the_same_bytes_each_time(frames: int, words: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     pages = unit(rng.normal(size=(4, DIM)))
-    zero = np.zeros((DIM, DIM), np.float32)
     bias, most, page = (np.array([value], np.float32) for value in (0.1, 0.6, 0.5))
-    fusion = Fusion(Weights(pages, pages, np.ones(3, np.float32), bias, most, page, zero, zero[0]))
+    fusion = Fusion(Weights(pages, pages, np.ones(3, np.float32), bias, most, page))
     seen, spoken = unit(rng.normal(size=(frames, DIM))), unit(rng.normal(size=(words, DIM)))
 
     for one, again in ((fusion.clip, fusion.clip), (fusion.page, fusion.page)):
