@@ -1,4 +1,4 @@
-"""Vectors of pages and live clips (after COPE, Bai et al., ICCV 2023): pictures and words have a part of one space each."""
+"""Vectors of pages and live clips (after COPE, Bai et al., ICCV 2023): in one space, pictures and words apart."""
 
 from datetime import datetime
 from typing import Annotated, Literal
