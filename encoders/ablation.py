@@ -4,13 +4,14 @@ Every photo is paired with a sentence about its product, phrased in ways that tr
 product by its best vector, divided by the temperature of the release's calibration, so that the scores of both sides
 are logarithms of shares but for a constant. `both` adds them with the weights that the release's mention rule gives to
 a frame and to an utterance (1 and 1 without a rule): what `spot` does with one of each, without its limits, its memory
-and the share of the title that was heard, which `match` adds to what words score.
+and the share of the title that was heard, which `match` adds to what words score. `both, one vector` is the cosine of
+the fused vector with the fused pages, where the release has a fusion (encoders.fusion).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ TELLING = (
     "and do not forget that {y}",
 )
 DRAWS = 3  # sentences per photo
-ABLATIONS = ("frames only", "words only", "words that name it", "both")
+ABLATIONS = ("frames only", "words only", "words that name it", "both", "both, one vector")
 
 
 class Sides(NamedTuple):
@@ -47,19 +48,29 @@ class Sides(NamedTuple):
     right: NDArray[np.int64]
 
 
+class Pages(Protocol):
+    """The pages, which all need a picture: rows of their pictures, of their texts, and of both where there is one."""
+
+    @property
+    def image(self) -> Labelled: ...
+    @property
+    def text(self) -> Labelled: ...
+    @property
+    def fused(self) -> Labelled | None: ...
+
+
 def ablation(
     release: Release,
     products: Sequence[Product],
     query: Labelled,
-    image: Labelled,
-    text: Labelled,
+    pages: Pages,
     report: Report,
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
     """R@k of photos alone, sentences alone, and both, with 95 % intervals over products; how the two were weighed.
 
-    `query` are photos, `image` and `text` the pages, which all need a picture. About half of the sentences name the
+    `query` are photos. About half of the sentences name the
     product, the others tell a fact of its page, word for word; `words that name it` are those with its title in them
     (left out if none has).
     """
@@ -71,18 +82,23 @@ def ablation(
     for i, sentence in enumerate(told):
         heard.append(release.encode_utterances([sentence])[0])
         report("sentences", i + 1, len(told), {})
-    sides = _sides(release, query, Labelled(np.stack(heard), names), image, text)
+    sides = _sides(release, query, Labelled(np.stack(heard), names), pages.image, pages.text)
     weights = _weights(release.mention_rule)
-    fused = weights["frames"] * sides.frames + weights["words"] * sides.words
+    both = weights["frames"] * sides.frames + weights["words"] * sides.words
     titles = [by_id[str(name)].title.lower() for name in names]
     named = np.array([title in sentence.lower() for title, sentence in zip(titles, told, strict=True)])
     result: dict[str, Any] = {
         "frames only": _figures(sides.frames, sides.right, names),
         "words only": _figures(sides.words, sides.right, names),
-        "both": _figures(fused, sides.right, names),
+        "both": _figures(both, sides.right, names),
         "weights": weights,
         "sentences": len(names),
     }
+    if pages.fused is not None:
+        seen = np.tile(query.vectors, (DRAWS, 1))
+        rows = [release.fuse(one[None], told[None]) for one, told in zip(seen, heard, strict=True)]
+        whole = Labelled(np.stack([row for row in rows if row is not None]), names)
+        result["both, one vector"] = _figures(product_scores(whole, pages.fused)[0], sides.right, names)
     if named.any():
         result["words that name it"] = _figures(sides.words[named], sides.right[named], names[named])
     return result

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from encoders.errors import ReleaseRefused
+from encoders.fusion import FILE as FUSION
 from encoders.release import CARD, FIGURES, Manifest, digest_of, verified, write_atomically
 
 WIDTH = 120  # of a line of text
@@ -82,11 +83,22 @@ def _what(manifest: Manifest) -> str:
     encoder = manifest.text_encoder
     return f"""## What it is
 
-Two towers into one space of {manifest.dim} numbers of unit length, for finding which product of a catalogue a live
-stream shows or speaks of. Pictures: {vision.get("backbone", "an image tower")}, fine-tuned{_soup(manifest)}, at
-{sizes} pixels (height x width), by OpenVINO in float32. Words: `{encoder.package}` {encoder.version} as it comes,
-behind a trained projection. It is not a CLIP: it knows the kinds of product it was trained on, and sentences about
+Two towers into vectors of {manifest.dim} numbers of unit length, for finding which product of a catalogue a live stream
+shows or speaks of. Pictures and words have a part of this one space each: frames are comparable with the pictures of
+pages, sentences with their texts; a picture and the text of one page are nearly at right angles.{_fused(manifest)}
+Pictures: {vision.get("backbone", "an image tower")}, fine-tuned{_soup(manifest)}, at
+{sizes} pixels (height x width), by OpenVINO, in float32
+or, after the first block, bfloat16. Words: `{encoder.package}` {encoder.version} as it comes, behind a trained
+projection. It is not a CLIP: it knows the kinds of product it was trained on, and sentences about
 their pages."""
+
+
+def _fused(manifest: Manifest) -> str:
+    """What joins them, if there is something."""
+    if FUSION not in manifest.files:
+        return " It has no vector of both."
+    return """ The fused vector of a clip's frames and words is comparable with the fused vectors of pages
+(`encoders.fusion`)."""
 
 
 def _soup(manifest: Manifest) -> str:
@@ -124,6 +136,10 @@ def _figures(figures: Mapping[str, Any]) -> str:
     rows = [
         ("photo to page, " + name, value, figures["retrieval_95"][name]) for name, value in figures["retrieval"].items()
     ]
+    rows += [
+        (f"photo to page, R@1, prefix {length}", one["R@1"], one["R@1 95"])
+        for length, one in figures.get("prefixes", {}).items()
+    ]
     rows += [(f"photo to page, R@1, {kind}", one["R@1"], one["R@1 95"]) for kind, one in figures["kinds"].items()]
     back = figures["directions"]["directions"]["P2L"]["retrieval"]
     rows.append(("page to photo, R@1 (a right photo comes first)", back["R@1"], back["R@1 95"]))
@@ -131,7 +147,10 @@ def _figures(figures: Mapping[str, Any]) -> str:
         ("frames only", "one photo alone, R@1"),
         ("words only", "one sentence alone, R@1"),
         ("both", "both together, R@1"),
+        ("both, one vector", "both, one vector, R@1"),
     ):
+        if name not in figures["ablation"]:
+            continue
         one = figures["ablation"][name]
         rows.append((text, one["R@1"], one["R@1 95"]))
     table = "\n".join(f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |" for name, value, (low, high) in rows)
@@ -152,11 +171,18 @@ all {figures["pages"]} products. Intervals: whole products drawn with replacemen
 The {figures["ablation"]["sentences"]} sentences are written ones in ways of talking that training did not have, half of
 them naming the product, half telling a fact of its page word for word; nothing is misheard in them. "Both" adds the
 logarithms of both sides' shares, frames with weight {weights["frames"]:.2f} and words with {weights["words"]:.2f}, as
-the mention rule weighs them.
+the mention rule weighs them.{_told(figures)}
 
 Calibration error (ECE, 15 bins) of the share that the best product gets: {error["ECE"]:.3f}; of the bare cosine
 {error["ECE of the cosine"]:.3f}. That is for single photos with the whole catalogue as gallery; for streams see
 README.md."""
+
+
+def _told(figures: Mapping[str, Any]) -> str:
+    if "both, one vector" not in figures["ablation"]:
+        return ""
+    return """ "One vector" is the cosine of the fused vector of photo and sentence with those of pages
+(`encoders.fusion`)."""
 
 
 def _one_shot(figures: Mapping[str, Any]) -> str:

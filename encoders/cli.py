@@ -210,6 +210,15 @@ def _parser() -> argparse.ArgumentParser:
     newcomers.add_argument("--release", type=Path, required=True, help="folder of the release")
     newcomers.add_argument("--data", type=Path, required=True, help="the data it was trained on, in the grocery layout")
 
+    fuse = verb(
+        "fuse",
+        "teach a release one vector of frames and words, in place; `train` does it, `export` does not",
+        f"--release encoders/releases/lite --data {grocery}",
+        _fuse,
+    )
+    fuse.add_argument("--release", type=Path, required=True, help="folder of the release")
+    fuse.add_argument("--data", type=Path, required=True, help="the data it was trained on, in the grocery layout")
+
     holdout = verb(
         "holdout",
         "copy the held-out photos into folders that the bench's --photos takes",
@@ -386,6 +395,15 @@ def _newcomers(args: argparse.Namespace, progress: Progress) -> int:
     from encoders.pipeline import learn_newcomers
 
     digest = learn_newcomers(args.release, args.data, report=progress)
+    progress.close()
+    _say({"release": str(args.release), "digest": digest})
+    return 0
+
+
+def _fuse(args: argparse.Namespace, progress: Progress) -> int:
+    from encoders.pipeline import learn_fusion
+
+    digest = learn_fusion(args.release, args.data, report=progress)
     progress.close()
     _say({"release": str(args.release), "digest": digest})
     return 0

@@ -36,6 +36,7 @@ from encoders.pictures import Pixels, read_picture
 from encoders.release import Release
 
 TOGETHER = 16  # pictures of one size in a call
+PREFIXES = (128, 64)  # encoders.config.Loss.prefixes of what is shipped
 Report = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -45,17 +46,20 @@ class Gallery(NamedTuple):
     image: Labelled
     text: Labelled
     lift: NDArray[np.float64]
+    fused: Labelled | None = None  # one row per page; None where the release has no fusion
 
 
 def page_gallery(release: Release, products: Sequence[Product], report: Report) -> Gallery:
     """Encodes every page."""
     images, image_owner, texts, text_owner = [], [], [], []
     lift: list[float] = []
+    fused: list[Vectors] = []
     for i, product in enumerate(products):
         page = release.encode_page(product.title, product.description, [read_picture(product.packshot)])
         images.append(page.image)
         texts.append(page.text)
         lift += page.lift
+        fused += [] if page.fused is None else [page.fused]
         image_owner += [product.product_id] * len(page.image)
         text_owner += [product.product_id] * len(page.text)
         report("pages", i + 1, len(products), {})
@@ -63,6 +67,7 @@ def page_gallery(release: Release, products: Sequence[Product], report: Report) 
         image=Labelled(np.concatenate(images), np.array(image_owner)),
         text=Labelled(np.concatenate(texts), np.array(text_owner)),
         lift=np.array(lift),
+        fused=Labelled(np.stack(fused), np.array([product.product_id for product in products])) if fused else None,
     )
 
 
@@ -135,9 +140,10 @@ def evaluate(
         "pages": len(grocery.products),
         "retrieval": retrieval(query, gallery.image),
         "retrieval_95": retrieval_intervals(query, gallery.image),
+        "prefixes": prefixes(query, gallery.image),
         "kinds": kinds(query, gallery.image, [_kind(photo) for photo in chosen]),
         "directions": directions({"P": gallery.image, "L": query}),
-        "ablation": ablation(release, grocery.products, query, gallery.image, gallery.text, report),
+        "ablation": ablation(release, grocery.products, query, gallery, report),
         "off_shelf": off_shelf(query, gallery.image),
         "calibration": calibration_figures(release, query, gallery.image),
         "worst": worst(query, gallery.image, grocery.products),
@@ -211,6 +217,21 @@ def _best(
     return np.clip(scores.max(axis=1), 0, 1), told.max(axis=1), right
 
 
+def prefixes(query: Labelled, gallery: Labelled) -> dict[str, dict[str, Any]]:
+    """R@1, with its 95 % interval over products, of the first 128 and of the first 64 numbers of each vector, which
+    training made good on their own (Kusupati et al. 2022, arXiv 2205.13147); what a smaller index would give."""
+    result = {}
+    for length in (length for length in PREFIXES if length < query.vectors.shape[1]):
+        ranks, _ = ranks_and_precision(_first(query, length), _first(gallery, length))
+        result[str(length)] = {"R@1": float(np.mean(ranks == 1)), "R@1 95": product_interval(ranks == 1, query.labels)}
+    return result
+
+
+def _first(rows: Labelled, length: int) -> Labelled:
+    cut = rows.vectors[:, :length]
+    return Labelled(cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12), rows.labels)
+
+
 def kinds(query: Labelled, gallery: Labelled, kind_of: Sequence[str]) -> dict[str, Any]:
     """R@1 by kind of product, with 95 % intervals over products. `kind_of` names the kind of each query, (N,)."""
     ranks, _ = ranks_and_precision(query, gallery)
@@ -267,6 +288,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['photos']} photos of {result['photo_products']} products, {result['pages']} pages"]
     for name, value in result["retrieval"].items():
         lines.append(_row(name, value, result["retrieval_95"][name]))
+    for length, one in result["prefixes"].items():
+        lines.append(_row(f"prefix {length}: R@1", one["R@1"], one["R@1 95"]))
     for kind, one in result["kinds"].items():
         lines.append(_row(f"{kind}: R@1", one["R@1"], one["R@1 95"]))
     for direction, one in result["directions"]["directions"].items():

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from encoders.config import TrainingConfig
 from encoders.errors import ReleaseRefused, WeightsRefused
+from encoders.fusion import FILE as FUSION
 from encoders.newcomers import FILE as NEWCOMERS
 from encoders.release import (
     CALIBRATION,
@@ -88,7 +89,8 @@ def export(
     hint: str = "",
 ) -> str:
     """Writes a release folder and returns its digest. Files that were there under the same names are replaced,
-    and what an earlier release had learnt for newcomers goes (`pipeline.learn_newcomers`).
+    and what an earlier release had learnt for newcomers goes (`pipeline.learn_newcomers`), as does its fusion
+    (`pipeline.learn_fusion`).
 
     Raises ReleaseRefused if the exported network does not give what the trained one does.
     """
@@ -104,7 +106,8 @@ def export(
     for name in ("image.safetensors", "text.safetensors"):
         (out / name).chmod(0o644)  # safetensors makes them private
     names = (CALIBRATION, "image.bin", "image.safetensors", "image.xml", "text.safetensors")
-    (out / NEWCOMERS).unlink(missing_ok=True)
+    for stale in (NEWCOMERS, FUSION):
+        (out / stale).unlink(missing_ok=True)
     sentence_files = SentenceEncoder.files()
     manifest = Manifest(
         name=config.name,

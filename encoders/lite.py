@@ -4,6 +4,7 @@
     image.safetensors    the same weights for torch, to go on training from; its head turns mean features into a page's
     text.safetensors     the projection of sentence vectors
     newcomers.safetensors  which pages it knows and what it does for others (encoders.newcomers), where it tells
+    fusion.safetensors   one vector of frames and words, one of a page (encoders.fusion), where there is one
 
 Nothing here imports torch: numpy, OpenVINO, safetensors, Pillow, and the sentence encoder.
 """
@@ -22,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import DeviceRefused, ReleaseRefused
+from encoders.fusion import FILE as FUSION
+from encoders.fusion import Fusion, read_fusion
 from encoders.network import Network, Precision, compiled, precision_of
 from encoders.newcomers import FILE as NEWCOMERS
 from encoders.newcomers import Newcomers, read_lesson
@@ -68,6 +71,7 @@ class LiteRelease:
         self._norm = weights["norm.weight"], weights["norm.bias"]
         self._project = weights["project.weight"], weights["project.bias"]
         self._newcomers = _newcomers(manifest, folder)
+        self._fusion: Fusion | None = read_fusion(folder / FUSION) if FUSION in manifest.files else None
         self._text = TextHead(load_file(folder / "text.safetensors"))
         self._sentences = SentenceEncoder(threads=threads)
         self._check_sizes(manifest, folder)
@@ -108,11 +112,19 @@ class LiteRelease:
             told = self._sentences.encode(title)
             placed = [self._newcomers.placed(image, row, told) for image, row in zip(images, pictures, strict=True)]
         texts = [self._text.page(self._sentences.encode(text)) for text in page_texts(title, description)]
+        image = np.stack([row for row, _ in placed]) if placed else np.zeros((0, self.dim), np.float32)
+        text = np.stack(texts)
         return PageVectors(
-            image=np.stack([row for row, _ in placed]) if placed else np.zeros((0, self.dim), np.float32),
-            text=np.stack(texts),
+            image=image,
+            text=text,
             lift=tuple(lift for _, lift in placed),
+            fused=None if self._fusion is None else self._fusion.page(image, text),
         )
+
+    def fuse(self, seen: Vectors, spoken: Vectors) -> Vectors | None:
+        """The vectors of a clip's frames (F, dim) and utterances (N, dim) as one, (dim,), unit length; None without
+        any, or where the release has no fusion."""
+        return None if self._fusion is None else self._fusion.clip(seen, spoken)
 
     def _page_image(self, image: Pixels) -> Vectors:
         """The head of the mean features over the fixed page views: nearer to live photos than any one of them."""
@@ -150,6 +162,8 @@ class LiteRelease:
             raise ReleaseRefused(
                 folder / NEWCOMERS, f"is for vectors of {self._newcomers.sizes}, not {WIDTH, manifest.dim}"
             )
+        if self._fusion is not None and self._fusion.dim != manifest.dim:
+            raise ReleaseRefused(folder / FUSION, f"is of dim {self._fusion.dim}, the release of {manifest.dim}")
 
 
 def _newcomers(manifest: Manifest, folder: Path) -> Newcomers | None:

@@ -17,25 +17,29 @@ from encoders.config import TrainingConfig, preset
 from encoders.errors import DataRefused, WeightsRefused
 from encoders.evaluate import live_vectors, page_gallery, stranger_vectors
 from encoders.export import blended, export
-from encoders.grocery import read_grocery, read_products, split_photos
+from encoders.fuse import EACH, Pages, learn_weights
+from encoders.grocery import Photo, Product, read_grocery, read_products, split_photos
 from encoders.hint import hint_of
 from encoders.newcomers import learnt
 from encoders.pictures import read_picture
 from encoders.release import (
     MANIFEST,
+    Manifest,
     config_of,
+    forget_fusion,
     forget_newcomers,
     load,
     read_calibration,
     read_manifest,
     verified,
     write_calibration,
+    write_fusion,
     write_hint,
     write_newcomers,
 )
 from encoders.sentences import SentenceEncoder
 from encoders.soup import train_soup
-from encoders.text import train_text
+from encoders.text import Utterances, train_text, utterances
 from encoders.train import training_photos
 from encoders.views import Report
 
@@ -73,7 +77,8 @@ def train_release(
         )
     )
     pack(config, out, out / "release", name=name)
-    return learn_newcomers(out / "release", data, report=report)
+    learn_newcomers(out / "release", data, report=report)
+    return learn_fusion(out / "release", data, report=report)
 
 
 def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = None, blend: float | None = None) -> str:
@@ -114,14 +119,8 @@ def learn_newcomers(folder: Path, data: Path, *, report: Report) -> str:
     ReleaseRefused."""
     manifest = verified(folder)
     config = config_of(folder, manifest)
-    grocery = read_grocery(data, config.data.split)
-    if grocery.sha256() != manifest.training.get("data_sha256"):
-        raise DataRefused(data, f"is not what {manifest.name} was trained on: its data_sha256 is another")
-    trained, held = training_photos(config, grocery)
-    photographed = {photo.product_id for photo in trained}
-    products = [product for product in grocery.products if product.product_id in photographed]
+    products, chosen = _photographed(config, manifest, data)
     place = {product.product_id: rank for rank, product in enumerate(products)}
-    chosen = [] if config.data.fold else [photo for photo in held if photo.product_id in place]
     forget_newcomers(folder)  # vectors of pages as the tower makes them
     before = load(folder)
     photos = live_vectors(before, chosen, report).vectors if chosen else np.zeros((0, before.dim), np.float32)
@@ -133,6 +132,52 @@ def learn_newcomers(folder: Path, data: Path, *, report: Report) -> str:
         owners=np.array([place[photo.product_id] for photo in chosen], np.int64),
     )
     return write_newcomers(folder, lesson, config.newcomers)
+
+
+def learn_fusion(folder: Path, data: Path, *, report: Report) -> str:
+    """Gives a release a fusion of frames and words (encoders.fuse), learnt from the photos that `learn_newcomers` takes
+    and sentences about their pages; returns its new digest. Where there is no such photo, as in a run over a fold, it
+    has none. Raises DataRefused where the data are others than it was trained on, ReleaseRefused."""
+    manifest = verified(folder)
+    config = config_of(folder, manifest)
+    products, chosen = _photographed(config, manifest, data)
+    digest = forget_fusion(folder)
+    if not chosen:
+        return digest
+    release = load(folder)
+    place = {product.product_id: rank for rank, product in enumerate(products)}
+    gallery = page_gallery(release, products, report)
+    said = utterances(products, each=EACH, rng=np.random.default_rng(config.seed))
+    heard = []
+    for i, (text, _) in enumerate(said):
+        heard.append(release.encode_utterances([text])[0])
+        report("sentences", i + 1, len(said), {})
+    weights = learn_weights(
+        Pages(
+            gallery.image.vectors,
+            np.array([place[name] for name in gallery.image.labels]),
+            gallery.text.vectors,
+            np.array([place[name] for name in gallery.text.labels]),
+        ),
+        live_vectors(release, chosen, report).vectors,
+        np.array([place[photo.product_id] for photo in chosen]),
+        Utterances(np.stack(heard), np.array([label for _, label in said])),
+        config.seed,
+        report,
+    )
+    return write_fusion(folder, weights)
+
+
+def _photographed(config: TrainingConfig, manifest: Manifest, data: Path) -> tuple[list[Product], list[Photo]]:
+    """(products with photos that were trained on, photos of them that were held out and may be learnt from: none in a
+    run over a fold). Raises DataRefused where the data are others than those."""
+    grocery = read_grocery(data, config.data.split)
+    if grocery.sha256() != manifest.training.get("data_sha256"):
+        raise DataRefused(data, f"is not what {manifest.name} was trained on: its data_sha256 is another")
+    trained, held = training_photos(config, grocery)
+    photographed = {photo.product_id for photo in trained}
+    products = [product for product in grocery.products if product.product_id in photographed]
+    return products, [] if config.data.fold else [photo for photo in held if photo.product_id in photographed]
 
 
 def hint_release(folder: Path, data: Path) -> tuple[str, str]:

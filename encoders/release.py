@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from encoders.config import Advantage, TrainingConfig
 from encoders.errors import ReleaseRefused, WeightsRefused
+from encoders.fusion import FILE as FUSION
+from encoders.fusion import Weights, write_fusion_file
 from encoders.network import Precision
 from encoders.newcomers import FILE as NEWCOMERS
 from encoders.newcomers import Lesson, write_lesson
@@ -85,7 +87,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """release.json of kind `lite`. `files` maps every other file of the folder to its sha256.
 
     `hint` (encoders.hint) and `newcomers` (encoders.newcomers) are left out, not empty, where a release has none: so do
-    releases from before there were any, and their digest stays what it was.
+    releases from before there were any, and their digest stays what it was. A fusion (encoders.fusion) is one of the
+    `files`, or none.
     """
 
     format: Literal["streamproc-tower-release/1"] = "streamproc-tower-release/1"
@@ -145,11 +148,13 @@ AnyManifest = Manifest | ClipManifest
 class PageVectors(NamedTuple):
     """A page: one vector per picture, (K, dim), and one or more for its text, (T, dim); unit rows. `lift`, (K,), is
     what is added to cosines with each picture where pages compete with each other (encoders.newcomers.lifted); 0 for a
-    page that was learnt."""
+    page that was learnt. `fused`, (dim,), is one vector of all of it, comparable with what `Release.fuse` gives; None
+    where the release has no fusion."""
 
     image: Vectors
     text: Vectors
     lift: tuple[float, ...]
+    fused: Vectors | None = None
 
 
 class Release(Protocol):
@@ -176,6 +181,11 @@ class Release(Protocol):
 
     def encode_page(self, title: str, description: str, images: Sequence[Pixels]) -> PageVectors:
         """A product page; any number of pictures, uint8 (H, W, 3) RGB. Raises ValueError for another shape or type."""
+        ...
+
+    def fuse(self, seen: Vectors, spoken: Vectors) -> Vectors | None:
+        """The vectors of a clip's frames (F, dim) and utterances (N, dim) as one, (dim,), unit length, made of them
+        alone; comparable with `PageVectors.fused`. None without any, or where the release has no fusion."""
         ...
 
 
@@ -346,6 +356,23 @@ def forget_newcomers(folder: Path) -> None:
     files = {name: digest for name, digest in manifest.files.items() if name != NEWCOMERS}
     (folder / NEWCOMERS).unlink(missing_ok=True)
     write_manifest(folder, msgspec.structs.replace(manifest, files=files, newcomers=msgspec.UNSET))
+
+
+def write_fusion(folder: Path, weights: Weights) -> str:
+    """Gives a release of kind `lite` a fusion of frames and words (encoders.fusion); returns its new digest. Raises
+    ReleaseRefused."""
+    manifest = read_manifest(folder)
+    write_fusion_file(folder / FUSION, weights)
+    files = manifest.files | {FUSION: file_sha256(folder / FUSION)}
+    return write_manifest(folder, msgspec.structs.replace(manifest, files=files))
+
+
+def forget_fusion(folder: Path) -> str:
+    """Takes the fusion of a release away again, if it has one; returns its digest. Raises ReleaseRefused."""
+    manifest = read_manifest(folder)
+    files = {name: digest for name, digest in manifest.files.items() if name != FUSION}
+    (folder / FUSION).unlink(missing_ok=True)
+    return write_manifest(folder, msgspec.structs.replace(manifest, files=files))
 
 
 def write_manifest(folder: Path, manifest: msgspec.Struct) -> str:

@@ -214,6 +214,11 @@ class ClipEncoder(Protocol):
         """One unit vector, (dim,), per text, in order."""
         ...
 
+    def fuse(self, seen: Sequence[Vector], spoken: Sequence[Vector]) -> Vector | None:
+        """One unit vector, (dim,), of the vectors of a clip's frames and utterances, a function of these alone; None
+        without any, or where the release has no fusion."""
+        ...
+
 
 class ClipEncoders(Protocol):
     """The live towers at hand; a swap takes effect at the next chunk."""

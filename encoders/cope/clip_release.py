@@ -105,6 +105,12 @@ class ClipRelease:
             texts = self.encode_utterances(page_texts(title, description))
             return PageVectors(image=self._stacked(rows), text=texts, lift=(0.0,) * len(rows))
 
+    def fuse(self, seen: Vectors, spoken: Vectors) -> None:
+        """None: a checkpoint's frames and words share one space, but nothing was learnt here that tells small talk from
+        words about a product, and a plain mean would let it drown what is seen. Its pages have no fused vector either,
+        though each of their picture rows has the title in it."""
+        del seen, spoken
+
     def _image_features(self, pictures: Sequence[Pixels]) -> list[Tensor]:
         """(1, width) each."""
         batch, side = self.image_batch, self._backbone.look.pixels

@@ -63,6 +63,11 @@ class CopeEncoder:
             return ()
         return tuple(await self._run(lambda: self._towers.encode_utterances(list(texts))))
 
+    def fuse(self, seen: Sequence[Vector], spoken: Sequence[Vector]) -> Vector | None:
+        """One unit vector of all of them; None without any, or where the release has no fusion."""
+        frames, words = (np.asarray(rows, np.float32).reshape(-1, self.dim) for rows in (seen, spoken))
+        return self._towers.fuse(frames, words)
+
     async def encode_page(self, page: ProductPage) -> tuple[PageEmbedding, ...]:
         """Rows for the images and the texts of a page.
 

@@ -232,6 +232,7 @@ class Perceive:
     ) -> ClipEmbedding:
         seen = await _seen(encoder, media.frames)
         spoken = await encoder.encode_utterances([u.text for u in utterances])
+        fused = encoder.fuse(seen, spoken)
         return ClipEmbedding(
             stream_id=chunk.stream_id,
             broadcast_id=chunk.broadcast_id,
@@ -250,6 +251,7 @@ class Perceive:
                 SpokenVector(span=u.span, text=u.text, language=u.language, words=u.words, vector=pack(vector))
                 for u, vector in zip(utterances, spoken, strict=True)
             ),
+            fused=None if fused is None else pack(fused),
             frames=await self._keep_evidence(chunk.stream_id, media.frames),
             speech_lost="audio_expired" if expired else None,
             lost=lost,

@@ -1,4 +1,4 @@
-"""Vectors in the space that pages, videos and live clips share (COPE, Bai et al., ICCV 2023)."""
+"""Vectors of pages and live clips (after COPE, Bai et al., ICCV 2023): in one space, pictures and words apart."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -70,7 +70,12 @@ class EvidenceFrame(Value, frozen=True, kw_only=True):
 
 
 class ClipEmbedding(Value, frozen=True, kw_only=True):
-    """One chunk as the towers see and hear it; a lost chunk is a clip without vectors that says why."""
+    """One chunk as the towers see and hear it; a lost chunk is a clip without vectors that says why.
+
+    `fused` is one vector of all of `seen` and `spoken`, and a function of them and the release; None without any, or
+    where the release has no fusion. It is told to whoever wants one vector a clip. `match` and `spot` leave it alone:
+    they weigh frames and words over time, which one vector of one clip cannot (decisions/0005).
+    """
 
     stream_id: Id
     broadcast_id: Id

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -109,6 +110,19 @@ class Encoder:
 
     async def encode_utterances(self, texts: Sequence[str]) -> tuple[Vector, ...]:
         return tuple(np.array([0.0, 1.0], np.float32) for _ in texts)
+
+    def fuse(self, seen: Sequence[Vector], spoken: Sequence[Vector]) -> Vector | None:
+        return None
+
+
+class FusingEncoder(Encoder):
+    """Fuses by adding all up; keeps nothing."""
+
+    def fuse(self, seen: Sequence[Vector], spoken: Sequence[Vector]) -> Vector | None:
+        if not seen and not spoken:
+            return None
+        total = np.sum([*seen, *spoken], axis=0)
+        return np.asarray(total / np.linalg.norm(total), np.float32)
 
 
 class NewerEncoder(Encoder):
@@ -222,6 +236,29 @@ async def test_a_clip_carries_what_closed_before_it_and_never_waits_for_its_own(
     assert [SAID] == [
         u.span for o in carrying.outputs if isinstance(o.message, Transcript) for u in o.message.utterances
     ]
+
+
+async def test_a_clip_tells_its_frames_and_words_as_one_vector_and_the_same_bytes_in_a_replay() -> None:
+    async def clips() -> list[ClipEmbedding]:
+        perceive = agent(Voice((SAID,)), Quick(), encoders=OneEncoder(FusingEncoder()))
+        return await fold(perceive, [chunk(0), chunk(1), chunk(2)])
+
+    seen_only, _, both = told = await clips()
+    lost = await agent(Voice(), Quick(), encoders=OneEncoder(FusingEncoder())).lost(
+        SpeechState(), delivery(chunk(0)), "undecodable_media"
+    )
+
+    assert seen_only.fused == seen_only.seen[0].vector
+    assert both.fused is not None
+    assert [0.7071, 0.7071] == pytest.approx(unpack(both.fused).tolist(), abs=1e-4)
+    assert clip_in(lost.outputs).fused is None
+    assert [msgspec.json.encode(clip) for clip in told] == [msgspec.json.encode(clip) for clip in await clips()]
+
+
+async def test_a_release_without_a_fusion_leaves_the_clip_without_that_vector() -> None:
+    [clip] = await fold(agent(Voice(), Quick()), [chunk(0)])
+
+    assert clip.fused is None
 
 
 async def test_an_utterance_is_heard_over_the_border_of_its_chunks() -> None:

@@ -2,6 +2,7 @@
 release, and a CLIP checkpoint with random weights."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import cache
@@ -13,13 +14,15 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
+from encoders.fusion import Weights
+from encoders.release import shipped, write_fusion
 from streamproc.adapters.cope_encoder import CopeEncoder, load_encoder
 from streamproc.core.catalog import ProductPage
 from streamproc.core.clip import ClipFrames
-from streamproc.core.embedding import Vector, unpack
+from streamproc.core.embedding import Vector, pack, unpack
 from streamproc.errors import BadMessage, Misconfigured
 from streamproc.ports import ClipEncoder
-from tests.agents.test_perceive import LightEncoder
+from tests.agents.test_perceive import FusingEncoder, LightEncoder
 from tests.encoders.tiny_clips import write_clip
 
 RANDOM = np.random.default_rng(7)
@@ -50,7 +53,7 @@ def towers(request: pytest.FixtureRequest) -> Iterator[Towers]:
 
         @cache
         def loaded(kind: str) -> CopeEncoder:
-            folder = str(request.getfixturevalue("clip_release")) if kind == "clip" else ""
+            folder = "" if kind == "lite" else str(request.getfixturevalue(f"{kind}_release"))
             return stack.enter_context(closing(load_encoder(folder, Packshots(), device="cpu", threads=1)))
 
         yield loaded
@@ -59,6 +62,21 @@ def towers(request: pytest.FixtureRequest) -> Iterator[Towers]:
 @pytest.fixture(params=["made up", "lite", "clip"])
 def live(request: pytest.FixtureRequest, towers: Towers) -> ClipEncoder:
     return LightEncoder() if request.param == "made up" else towers(request.param)
+
+
+@pytest.fixture(scope="module")
+def fused_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped release with a made-up fusion."""
+    folder = Path(shutil.copytree(shipped("lite"), tmp_path_factory.mktemp("fused") / "lite"))
+    rows = RANDOM.normal(size=(6, 256)).astype(np.float32)
+    some = (np.array([value], np.float32) for value in (0.1, 0.5, 0.6))
+    write_fusion(folder, Weights(rows, rows, np.ones(3, np.float32), *some))
+    return folder
+
+
+@pytest.fixture(params=["made up", "lite"])
+def fusing(request: pytest.FixtureRequest, towers: Towers) -> ClipEncoder:
+    return FusingEncoder() if request.param == "made up" else towers("fused")
 
 
 @pytest.fixture(params=["lite", "clip"])
@@ -89,6 +107,29 @@ async def test_words_have_the_same_vectors_alone_and_among_others(live: ClipEnco
 
     assert same(together[1:], await live.encode_utterances(["a green one"]))
     assert all(abs(np.linalg.norm(vector) - 1) < 1e-5 for vector in together)
+
+
+async def test_one_vector_of_a_clip_is_made_of_its_vectors_alone(fusing: ClipEncoder) -> None:
+    seen = await fusing.encode_frames(frames(3))
+    spoken = await fusing.encode_utterances(["the red box", "hello"])
+    await fusing.encode_frames(frames(2))
+
+    for clip in ((seen, spoken), (seen, ()), ((), spoken)):
+        fused = fusing.fuse(*clip)
+        again = fusing.fuse(*(tuple(unpack(pack(vector)) for vector in side) for side in clip))
+        assert fused is not None
+        assert again is not None
+        assert fused.tobytes() == again.tobytes()
+        assert 1.0 == pytest.approx(float(np.linalg.norm(fused)), abs=1e-5)
+
+
+async def test_of_no_vectors_or_without_a_fusion_there_is_no_one_vector(
+    live: ClipEncoder, fusing: ClipEncoder, towers: Towers
+) -> None:
+    assert live.fuse((), ()) is None
+    assert fusing.fuse((), ()) is None
+    clip = towers("clip")
+    assert clip.fuse(await clip.encode_frames(frames(1)), await clip.encode_utterances(["mug"])) is None
 
 
 async def test_nothing_to_see_and_nothing_said_are_no_vectors(live: ClipEncoder) -> None:

@@ -5,15 +5,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from encoders.ablation import ABLATIONS
 from encoders.card import card, card_of, read_figures, write_card
 from encoders.cli import main
 from encoders.errors import ReleaseRefused
-from encoders.evaluate import evaluate, table
+from encoders.evaluate import evaluate, prefixes, table
+from encoders.measure import Labelled
 from encoders.plots import write_plots
-from encoders.release import CARD, FIGURES, digest_of, load, shipped, verified
+from encoders.release import CARD, FIGURES, digest_of, forget_fusion, load, shipped, verified
 from tests.encoders.conftest import silent
 
 Figures = dict[str, Any]
@@ -46,7 +48,31 @@ def test_every_figure_stands_in_the_table(figures: Figures) -> None:
     assert figures["retrieval"]["R@1"] == figures["directions"]["directions"]["L2P"]["retrieval"]["R@1"]
     assert figures["retrieval"]["R@1"] == figures["ablation"]["frames only"]["R@1"]
     assert 3 * figures["photos"] == figures["ablation"]["sentences"]
+    assert {} == figures["prefixes"]  # vectors of 32 numbers have no first 64
     assert json.loads(json.dumps(figures)) == read_back(figures)
+
+
+def test_prefixes_are_compared_as_vectors_of_their_own() -> None:
+    names = np.array(["a", "b"])
+    pages = np.zeros((2, 256), np.float32)
+    pages[0, 0] = pages[1, 1] = 0.6
+    pages[0, 100] = pages[1, 101] = 0.8
+    asked = pages.copy()
+    asked[:, [100, 101]] = asked[:, [101, 100]]  # what comes after the first 64 numbers misleads
+
+    found = prefixes(Labelled(asked, names), Labelled(pages, names))
+
+    assert {"128": 0.0, "64": 1.0} == {length: one["R@1"] for length, one in found.items()}
+    assert [1.0, 1.0] == list(found["64"]["R@1 95"])
+
+
+def test_a_release_without_a_fusion_is_measured_and_told_without_one(folder: Path, shop: Path) -> None:
+    forget_fusion(folder)
+    figures = evaluate(load(folder), shop, report=silent)[0] | {"command": "…"}
+
+    assert "both, one vector" not in figures["ablation"]
+    assert "both, one vector" not in table(figures)
+    assert "one vector" not in card(verified(folder), figures)
 
 
 def read_back(value: Any) -> Any:
@@ -64,6 +90,7 @@ def test_a_card_beside_the_weights_changes_nothing_of_the_release(folder: Path, 
     assert page == card(verified(folder), read_figures(folder / FIGURES))
     assert f"{figures['retrieval']['R@1']:.3f}" in page
     assert figures["worst"][0]["title"] in page
+    assert "| both, one vector, R@1 |" in page
     (folder / "notes.txt").write_text("…", "utf-8")
     with pytest.raises(ReleaseRefused, match=r"notes\.txt: is not listed"):
         verified(folder)

@@ -17,7 +17,7 @@ from encoders.evaluate import evaluate, table
 from encoders.export import blended, load_tower
 from encoders.grocery import read_products
 from encoders.hint import hint_of
-from encoders.pipeline import calibrate_release, hint_release, learn_newcomers, pack
+from encoders.pipeline import calibrate_release, hint_release, learn_fusion, learn_newcomers, pack
 from encoders.release import (
     MANIFEST,
     Release,
@@ -44,7 +44,8 @@ def packed_again(tiny: TrainingConfig, run: Path, shop: Path, tmp_path_factory: 
     """The digest of a second export of the run, made by this process."""
     folder = tmp_path_factory.mktemp("again") / "release"
     pack(tiny, run, folder)
-    return learn_newcomers(folder, shop, report=silent)
+    learn_newcomers(folder, shop, report=silent)
+    return learn_fusion(folder, shop, report=silent)
 
 
 @pytest.fixture
@@ -276,6 +277,7 @@ def test_loading_and_encoding_never_import_torch(run: Path) -> None:
         "import sys, numpy as np; from pathlib import Path; from encoders.release import load;"
         f"r = load(Path({str(run / 'release')!r})); r.encode_frames(np.zeros((1, 80, 80, 3), np.uint8));"
         "r.encode_utterances(['a']); r.encode_page('a', 'b', [np.zeros((80, 80, 3), np.uint8)]);"
+        "assert r.fuse(*[np.ones((1, 32), np.float32)] * 2) is not None;"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
