@@ -248,7 +248,7 @@ encoders adapt` teaches a release new pages, without photos of them."""
     means = tuple(sum(column) / len(column) for column in zip(*measured, strict=True))
     named = [*zip(others, measured, strict=True), *([("mean", means)] if len(measured) > 1 else [])]
     rows = "\n".join(f"| {name} | {' | '.join(f'{value:.3f}' for value in row)} |" for name, row in named)
-    return f"""{told} Measured on releases made in the same way without some products' photos (R@1; "new" and
+    return f"""{told} Measured on releases that saw no photo of some products in training (R@1; "new" and
 "trained" with all pages in the gallery):
 
 | release | among new pages only | new | trained | harmonic mean |
