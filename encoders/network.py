@@ -35,8 +35,8 @@ class Network:
         passed: Any = pictures
         for part in self._parts[:-1]:
             passed = part(passed)[0]
-        features, embeddings = (self._parts[-1](passed)[rank] for rank in (0, 1))
-        return np.array(features), np.array(embeddings)
+        out = self._parts[-1](passed)
+        return np.array(out[0]), np.array(out[1])
 
 
 def precision_of(wanted: Precision, device: str) -> str:
