@@ -24,6 +24,7 @@ from typing import Final, Self
 
 import msgspec
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 import streamproc
@@ -226,6 +227,7 @@ class DecoderPool:
                 ending = str(died)
                 with self.stats.lock:
                     self.stats.deaths += 1
+                structlog.get_logger().warning("decoder_died", why=ending)
                 continue
             finally:
                 if child is not None and child.chunks >= self._limits.chunks:
