@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,9 @@ def test_a_run_that_goes_on_shows_every_step_once_in_tensorboard(tmp_path: Path)
         for step in range(first, last):
             board.write(step, {"loss": float(first)})
         board.close()
+        ended = int(time.time())  # files are read by the second in their names, as two runs have different ones
+        while int(time.time()) == ended:
+            time.sleep(0.01)
 
     shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
     assert [(0, 0.0), (1, 0.0), (2, 0.0), (3, 3.0), (4, 3.0), (5, 3.0)] == [(one.step, one.value) for one in shown]
