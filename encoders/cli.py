@@ -198,8 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         f"--release encoders/releases/lite --data {grocery}",
         _hint,
     )
-    hint.add_argument("--release", type=Path, required=True, help="folder of the release")
-    hint.add_argument("--data", type=Path, required=True, help="folder in the grocery layout")
+    _in_place_arguments(hint, "folder in the grocery layout")
 
     newcomers = verb(
         "newcomers",
@@ -207,8 +206,7 @@ def _parser() -> argparse.ArgumentParser:
         f"--release encoders/releases/lite --data {grocery}",
         _newcomers,
     )
-    newcomers.add_argument("--release", type=Path, required=True, help="folder of the release")
-    newcomers.add_argument("--data", type=Path, required=True, help="the data it was trained on, in the grocery layout")
+    _in_place_arguments(newcomers, "the data it was trained on, in the grocery layout")
 
     fuse = verb(
         "fuse",
@@ -216,8 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         f"--release encoders/releases/lite --data {grocery}",
         _fuse,
     )
-    fuse.add_argument("--release", type=Path, required=True, help="folder of the release")
-    fuse.add_argument("--data", type=Path, required=True, help="the data it was trained on, in the grocery layout")
+    _in_place_arguments(fuse, "the data it was trained on, in the grocery layout")
 
     holdout = verb(
         "holdout",
@@ -229,6 +226,12 @@ def _parser() -> argparse.ArgumentParser:
     holdout.add_argument("--grocery", "--data", type=Path, required=True, help="folder in the grocery layout")
     holdout.add_argument("--out", type=Path, required=True, help="folder to write")
     return parser
+
+
+def _in_place_arguments(parser: argparse.ArgumentParser, data: str) -> None:
+    """Of a verb that writes into a release what it finds in data."""
+    parser.add_argument("--release", type=Path, required=True, help="folder of the release")
+    parser.add_argument("--data", type=Path, required=True, help=data)
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:

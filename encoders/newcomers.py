@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.fusion import unit
 from encoders.pictures import Pixels, fitted
 
 FILE = "newcomers.safetensors"
@@ -101,7 +102,7 @@ def learnt(pictures: Sequence[Pixels], pages: Rows, titles: Rows, photos: Rows, 
     moves, usual = np.zeros((len(pages), dim)), 0.0
     present = np.unique(owners)
     if len(present) > 1:
-        means = np.stack([_unit(photos[owners == product].mean(axis=0)) for product in present])
+        means = np.stack([unit(photos[owners == product].mean(axis=0).astype(np.float64)) for product in present])
         told = titles[present].astype(np.float64)
         gram = told @ told.T + RIDGE * np.eye(len(told))
         moves[present] = np.linalg.solve(gram, means - means.mean(axis=0))
@@ -135,8 +136,3 @@ def read_lesson(path: Path) -> Lesson:
 def thumbnail(picture: Pixels) -> NDArray[np.uint8]:
     """uint8 (SIDE, SIDE, 3) of a picture (H, W, 3)."""
     return fitted(picture, (SIDE, SIDE))
-
-
-def _unit(row: Rows) -> NDArray[np.float64]:
-    whole = row.astype(np.float64)
-    return np.asarray(whole / max(float(np.linalg.norm(whole)), 1e-12))

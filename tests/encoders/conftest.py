@@ -12,6 +12,7 @@ from PIL import Image
 
 from encoders.config import Batch, Optimiser, Text, TrainingConfig, Views, Vision
 from encoders.pipeline import train_release
+from encoders.release import read_manifest, write_manifest
 from encoders.text import Rows
 from tests.made_once import made_once
 
@@ -114,3 +115,13 @@ def weights() -> dict[str, Rows]:
         made[f"{part}.weight"] = rng.normal(size=(32, 512)).astype(np.float32)
         made[f"{part}.bias"] = np.zeros(32, np.float32)
     return made
+
+
+def folded_release(run: Path, root: Path) -> Path:
+    """A copy of the run's release that says that it was trained over a fold."""
+    folder = Path(shutil.copytree(run / "release", root / "release"))
+    manifest = read_manifest(folder)
+    config = manifest.training["config"]
+    folded = manifest.training | {"config": config | {"data": config["data"] | {"fold": [0, 3]}}}
+    write_manifest(folder, msgspec.structs.replace(manifest, training=folded))
+    return folder

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,9 +16,9 @@ from encoders.fuse import Pages, learn_weights
 from encoders.fusion import FILE, Fusion, Weights
 from encoders.pictures import read_picture
 from encoders.pipeline import learn_fusion, pack
-from encoders.release import forget_fusion, load, read_manifest, write_fusion, write_manifest
+from encoders.release import forget_fusion, load, read_manifest, write_fusion
 from encoders.text import Utterances
-from tests.encoders.conftest import silent
+from tests.encoders.conftest import folded_release, silent
 
 Rows = NDArray[np.float32]
 DIM, PRODUCTS = 64, 8
@@ -209,11 +208,7 @@ def test_other_data_than_a_release_was_trained_on_are_refused(run: Path, shop: P
 def test_a_run_over_a_fold_learns_none_from_the_photos_that_it_is_measured_on(
     run: Path, shop: Path, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(run / "release", tmp_path / "release"))
-    manifest = read_manifest(folder)
-    config = manifest.training["config"]
-    folded = manifest.training | {"config": config | {"data": config["data"] | {"fold": [0, 3]}}}
-    write_manifest(folder, msgspec.structs.replace(manifest, training=folded))
+    folder = folded_release(run, tmp_path)
     learn_fusion(folder, shop, report=silent)
 
     assert FILE not in read_manifest(folder).files

@@ -4,7 +4,6 @@ import io
 import shutil
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,7 +21,7 @@ from encoders.newcomers import FILE, NEAREST, RIDGE, Lesson, Newcomers, learnt, 
 from encoders.pictures import read_picture
 from encoders.pipeline import learn_newcomers
 from encoders.release import forget_newcomers, load, read_manifest, write_newcomers
-from tests.encoders.conftest import SHARED, silent
+from tests.encoders.conftest import SHARED, folded_release, silent
 
 DIM, WIDTH = 4, 3
 ACROSS = np.eye(DIM, dtype=np.float32)
@@ -228,14 +227,9 @@ def test_a_lift_counts_in_the_mixed_gallery_and_nowhere_else() -> None:
 def test_a_run_over_a_fold_learns_nothing_from_the_photos_that_it_is_measured_on(
     run: Path, shop: Path, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(run / "release", tmp_path / "release"))
-    manifest = read_manifest(folder)
-    config = manifest.training["config"]
-    folded = manifest.training | {"config": config | {"data": config["data"] | {"fold": [0, 3]}}}
     from encoders.newcomers import read_lesson
-    from encoders.release import write_manifest
 
-    write_manifest(folder, msgspec.structs.replace(manifest, training=folded))
+    folder = folded_release(run, tmp_path)
     learn_newcomers(folder, shop, report=silent)
 
     assert 0 == len(read_lesson(folder / FILE).bank)
