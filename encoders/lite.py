@@ -107,11 +107,12 @@ class LiteRelease:
     def encode_page(self, title: str, description: str, images: Sequence[Pixels]) -> PageVectors:
         """A product page; any number of pictures, uint8 (H, W, 3) RGB. Raises ValueError for another shape or type."""
         pictures = [self._page_image(image) for image in images]
+        sentences = [self._sentences.encode(text) for text in page_texts(title, description)]  # the title comes first
         placed = [(row, 0.0) for row in pictures]
         if self._newcomers is not None:
-            told = self._sentences.encode(title)
+            told = sentences[0]
             placed = [self._newcomers.placed(image, row, told) for image, row in zip(images, pictures, strict=True)]
-        texts = [self._text.page(self._sentences.encode(text)) for text in page_texts(title, description)]
+        texts = [self._text.page(sentence) for sentence in sentences]
         image = np.stack([row for row, _ in placed]) if placed else np.zeros((0, self.dim), np.float32)
         text = np.stack(texts)
         return PageVectors(
