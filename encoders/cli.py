@@ -179,6 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--fitted", type=Path, help="calibration and rule as `streamproc.jobs.fit_rule --out` wrote them"
     )
+    calibrate.add_argument(
+        "--without-shelf", action="store_true", help="what was fitted is for streams without a shelf (with --fitted)"
+    )
     calibrate.add_argument("--split", default="train", help="folder of photos below it")
     calibrate.add_argument("--holdout", type=_share, default=0.12, help="the share that training left out")
     calibrate.add_argument("--clothing", type=Path, help="folder of photos that are on no page (a third is used)")
@@ -365,11 +368,14 @@ def _speed(args: argparse.Namespace, progress: Progress) -> int:
 
 def _calibrate(args: argparse.Namespace, progress: Progress) -> int:
     from encoders.pipeline import calibrate_release
-    from encoders.release import adopt_calibration
+    from encoders.release import adopt_judgement
 
     if args.fitted is not None:
-        _say({"release": str(args.release), "digest": adopt_calibration(args.release, args.fitted)})
+        digest = adopt_judgement(args.release, args.fitted, shelf=not args.without_shelf)
+        _say({"release": str(args.release), "digest": digest})
         return 0
+    if args.without_shelf:
+        raise ConfigRefused(args.release, "--without-shelf goes with --fitted: photos tell nothing of shelves")
     figures = calibrate_release(
         args.release, args.data, split=args.split, holdout=args.holdout, clothing=args.clothing, report=progress
     )

@@ -26,12 +26,12 @@ from encoders.fusion import FILE as FUSION
 from encoders.newcomers import FILE as NEWCOMERS
 from encoders.release import (
     CALIBRATION,
-    FIRST_CALIBRATION,
-    Calibration,
+    FIRST_JUDGEMENTS,
+    Judgements,
     Manifest,
     TextEncoder,
     file_sha256,
-    write_calibration_file,
+    write_judgements_file,
     write_manifest,
 )
 from encoders.sentences import PACKAGE, SentenceEncoder
@@ -84,8 +84,7 @@ def export(
     *,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
-    calibration: Calibration = FIRST_CALIBRATION,
-    mention_rule: Mapping[str, Any] | None = None,
+    judgements: Judgements = FIRST_JUDGEMENTS,
     hint: str = "",
 ) -> str:
     """Writes a release folder and returns its digest. Files that were there under the same names are replaced,
@@ -101,8 +100,7 @@ def export(
     save_file({name: value.contiguous() for name, value in weights.items()}, out / "image.safetensors")
     save_arrays({name: np.ascontiguousarray(value) for name, value in text.items()}, out / "text.safetensors")
     _export_network(config, tower, out)
-    rule = dict(mention_rule or {})
-    write_calibration_file(out, calibration, rule)
+    write_judgements_file(out, judgements)
     for name in ("image.safetensors", "text.safetensors"):
         (out / name).chmod(0o644)  # safetensors makes them private
     names = (CALIBRATION, "image.bin", "image.safetensors", "image.xml", "text.safetensors")
@@ -116,8 +114,9 @@ def export(
         image_batch=config.vision.image_batch,
         files={name: file_sha256(out / name) for name in names},
         preprocessing=preprocessing_of(config),
-        calibration=calibration,
-        mention_rule=rule,
+        calibration=judgements.calibration,
+        mention_rule=judgements.mention_rule,
+        without_shelf=judgements.without_shelf,
         training=dict(training),
         metrics=dict(metrics),
         licences=LICENCES,

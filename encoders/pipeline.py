@@ -23,18 +23,20 @@ from encoders.hint import hint_of
 from encoders.newcomers import learnt
 from encoders.pictures import read_picture
 from encoders.release import (
+    CALIBRATION,
+    FIRST_JUDGEMENTS,
     MANIFEST,
     Manifest,
     config_of,
     forget_fusion,
     forget_newcomers,
     load,
-    read_calibration,
+    read_judgements,
     read_manifest,
     verified,
-    write_calibration,
     write_fusion,
     write_hint,
+    write_judgements,
     write_newcomers,
 )
 from encoders.sentences import SentenceEncoder
@@ -92,10 +94,7 @@ def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = Non
     weights = blended(load_file(paths["warm"]), load_file(paths["image"]), share)
     told: dict[str, Any] = msgspec.json.decode((run / "run.json").read_bytes())
     named = config if name is None else msgspec.structs.replace(config, name=name)
-    kept: dict[str, Any] = {}
-    if (out / "calibration.json").exists():
-        calibration, rule = read_calibration(out)
-        kept = {"calibration": calibration, "mention_rule": rule}
+    kept = read_judgements(out / CALIBRATION) if (out / CALIBRATION).exists() else FIRST_JUDGEMENTS
     metrics = told.pop("text_figures")
     hint = told.pop("hint", "")
     if not hint and (out / MANIFEST).exists():
@@ -108,7 +107,7 @@ def pack(config: TrainingConfig, run: Path, out: Path, *, name: str | None = Non
         training=told | {"blend": share},
         metrics=metrics,
         hint=hint,
-        **kept,
+        judgements=kept,
     )
 
 
@@ -198,5 +197,6 @@ def calibrate_release(
     query = live_vectors(release, held, report)
     strangers = stranger_vectors(release, clothing, CALIBRATION_THIRD, report) if clothing else None
     calibration, figures = fit_seen(release.calibration, query, gallery, strangers)
-    digest = write_calibration(folder, calibration)
+    fitted = msgspec.structs.replace(read_judgements(folder / CALIBRATION), calibration=calibration)
+    digest = write_judgements(folder, fitted)
     return {"calibration": msgspec.to_builtins(calibration), "digest": digest} | figures

@@ -67,12 +67,27 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     threshold: float
 
 
+class Judgement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What turns scores into mentions: the calibration, and the rule (its fields are streamproc's)."""
+
+    calibration: Calibration
+    mention_rule: dict[str, Any]
+
+
+class Judgements(Judgement, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """calibration.json: of streams whose shelf is known and, left out where never fitted, of those without a shelf, in
+    which all of the catalogue may be told."""
+
+    without_shelf: Judgement | msgspec.UnsetType = msgspec.UNSET
+
+
 FIRST_CALIBRATION = Calibration(
     seen=SeenCalibration(temperature=0.06, unknown_score=0.5),
     spoken=SpokenCalibration(temperature=0.08, unknown_score=0.5),
     threshold=0.5,
 )
 """What a release has before one was fitted to it."""
+FIRST_JUDGEMENTS = Judgements(calibration=FIRST_CALIBRATION, mention_rule={})
 
 
 class TextEncoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,9 +101,9 @@ class TextEncoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """release.json of kind `lite`. `files` maps every other file of the folder to its sha256.
 
-    `hint` (encoders.hint) and `newcomers` (encoders.newcomers) are left out, not empty, where a release has none: so do
-    releases from before there were any, and their digest stays what it was. A fusion (encoders.fusion) is one of the
-    `files`, or none.
+    `hint` (encoders.hint), `newcomers` (encoders.newcomers) and `without_shelf` are left out, not empty, where a
+    release has none: so do releases from before there were any, and their digest stays what it was. A fusion
+    (encoders.fusion) is one of the `files`, or none.
     """
 
     format: Literal["streamproc-tower-release/1"] = "streamproc-tower-release/1"
@@ -106,6 +121,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     text_encoder: TextEncoder
     hint: str | msgspec.UnsetType = msgspec.UNSET
     newcomers: Advantage | msgspec.UnsetType = msgspec.UNSET
+    without_shelf: Judgement | msgspec.UnsetType = msgspec.UNSET
 
 
 class ClipPreprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,6 +156,7 @@ class ClipManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     training: dict[str, Any]
     licences: dict[str, str]
     hint: str | msgspec.UnsetType = msgspec.UNSET
+    without_shelf: Judgement | msgspec.UnsetType = msgspec.UNSET
 
 
 AnyManifest = Manifest | ClipManifest
@@ -237,7 +254,7 @@ def verified_clip(folder: Path) -> ClipManifest | None:
 def _verified(folder: Path) -> AnyManifest:
     manifest = _manifest_in(folder)
     check_files(folder, manifest.files)
-    if read_calibration(folder) != (manifest.calibration, manifest.mention_rule):
+    if read_judgements(folder / CALIBRATION) != _judgements(manifest):
         raise ReleaseRefused(folder / CALIBRATION, "differs from what release.json repeats of it")
     if isinstance(manifest, Manifest):
         _check_sentences(manifest, folder)
@@ -288,44 +305,50 @@ def _foreign(folder: Path, kind: str) -> ReleaseRefused:
     return ReleaseRefused(folder / MANIFEST, f"is of format '{kind}'; this takes a release of kind lite only")
 
 
-def read_calibration(folder: Path) -> tuple[Calibration, dict[str, Any]]:
-    """(calibration, mention rule) of calibration.json. Raises ReleaseRefused."""
-    return _calibration_in(folder / CALIBRATION)
-
-
-def _calibration_in(path: Path) -> tuple[Calibration, dict[str, Any]]:
+def read_judgements(path: Path) -> Judgements:
+    """Calibration and rule of a file in the form of calibration.json. Raises ReleaseRefused."""
     try:
-        content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        if set(content) != {"calibration", "mention_rule"}:
-            raise ReleaseRefused(path, f"must hold calibration and mention_rule, not {sorted(content)}")
-        return msgspec.convert(content["calibration"], Calibration), dict(content["mention_rule"])
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=Judgements)
+    except OSError as error:
+        raise ReleaseRefused(path, error.strerror or str(error)) from error
+    except msgspec.MsgspecError as error:
         raise ReleaseRefused(path, str(error)) from error
 
 
-def adopt_calibration(folder: Path, fitted: Path) -> str:
-    """Takes calibration and mention rule from a file in the form of calibration.json, fitted elsewhere (on streams);
-    returns the new digest. Raises ReleaseRefused."""
-    calibration, rule = _calibration_in(fitted)
-    return write_calibration(folder, calibration, rule)
+def adopt_judgement(folder: Path, fitted: Path, *, shelf: bool = True) -> str:
+    """Takes calibration and mention rule from a file that was fitted elsewhere (on streams), for streams with a shelf
+    or for those without; what the release has for the others stays. Returns the new digest. Raises ReleaseRefused."""
+    told, before = read_judgements(fitted), _judgements(_manifest_in(folder))
+    one = Judgement(calibration=told.calibration, mention_rule=told.mention_rule)
+    if shelf:
+        return write_judgements(folder, Judgements(**_fields(one), without_shelf=before.without_shelf))
+    return write_judgements(folder, msgspec.structs.replace(before, without_shelf=one))
 
 
-def write_calibration(folder: Path, calibration: Calibration, mention_rule: Mapping[str, Any] | None = None) -> str:
-    """Gives a release another calibration (and mention rule; None keeps the old one) and returns its new digest."""
+def write_judgements(folder: Path, judgements: Judgements) -> str:
+    """Gives a release another calibration and mention rule, and returns its new digest. Raises ReleaseRefused."""
     manifest = _manifest_in(folder)
-    rule = dict(manifest.mention_rule if mention_rule is None else mention_rule)
-    files = manifest.files | {CALIBRATION: write_calibration_file(folder, calibration, rule)}
-    changed = msgspec.structs.replace(manifest, calibration=calibration, mention_rule=rule, files=files)
+    files = manifest.files | {CALIBRATION: write_judgements_file(folder, judgements)}
+    changed = msgspec.structs.replace(manifest, **_fields(judgements), files=files)
     if isinstance(changed, ClipManifest):
         changed = msgspec.structs.replace(changed, calibration_fitted=True)
     return write_manifest(folder, changed)
 
 
-def write_calibration_file(folder: Path, calibration: Calibration, mention_rule: Mapping[str, Any]) -> str:
+def write_judgements_file(folder: Path, judgements: Judgements) -> str:
     """Writes calibration.json and returns its sha256."""
-    content = {"calibration": msgspec.to_builtins(calibration), "mention_rule": mention_rule}
-    write_atomically(folder / CALIBRATION, msgspec.json.format(msgspec.json.encode(content), indent=2))
+    write_atomically(folder / CALIBRATION, msgspec.json.format(msgspec.json.encode(judgements), indent=2))
     return file_sha256(folder / CALIBRATION)
+
+
+def _judgements(manifest: AnyManifest) -> Judgements:
+    return Judgements(
+        calibration=manifest.calibration, mention_rule=manifest.mention_rule, without_shelf=manifest.without_shelf
+    )
+
+
+def _fields(judgement: Judgement) -> dict[str, Any]:
+    return msgspec.structs.asdict(judgement)
 
 
 def write_hint(folder: Path, hint: str) -> str:

@@ -13,13 +13,12 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from streamproc.core.calibration import Calibration
 from streamproc.core.catalog import ProductPage, Shelf
 from streamproc.core.chunk import LiveChunk, MediaRef
 from streamproc.core.clip import ClipFrames, ClipMedia, Waveform
 from streamproc.core.embedding import PageEmbedding, ReleaseId, Vector
+from streamproc.core.judgement import Judgement
 from streamproc.core.release import ReleaseActivation
-from streamproc.core.rule import MentionRule
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
 
@@ -320,8 +319,8 @@ class ReleaseFacts:
     release: ReleaseId
     name: str
     dim: int
-    calibration: Calibration
-    rule: MentionRule
+    on_shelf: Judgement  # of streams whose shelf is known
+    without_shelf: Judgement  # of the others; the same where a release has no other
     hint: str = ""  # product and brand words for speech recognition
     clear: float = 0.0  # how much less new pages are lifted where a learnt one is clearly ahead (core.calibration)
 

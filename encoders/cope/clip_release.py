@@ -36,6 +36,7 @@ from encoders.errors import ReleaseRefused
 from encoders.pictures import Pixels, check_frames, check_page_picture
 from encoders.release import (
     FIRST_CALIBRATION,
+    FIRST_JUDGEMENTS,
     MANIFEST,
     ClipManifest,
     ClipPreprocessing,
@@ -44,7 +45,7 @@ from encoders.release import (
     digest_of,
     file_sha256,
     load,
-    write_calibration_file,
+    write_judgements_file,
     write_manifest,
 )
 from encoders.sentences import page_texts
@@ -222,7 +223,7 @@ def _pack(manifest: ClipManifest, source: Path, towers: Towers, backbone: Backbo
         copy_description(source, partial)
         save_file({key: value.contiguous().clone() for key, value in towers.state_dict().items()}, partial / TOWERS)
         (partial / TOWERS).chmod(0o644)  # safetensors makes it private
-        write_calibration_file(partial, manifest.calibration, manifest.mention_rule)
+        write_judgements_file(partial, FIRST_JUDGEMENTS)
         whole = msgspec.structs.replace(
             manifest,
             longest=backbone.tokenise([""]).ids.shape[1],  # the checkpoint may cut earlier than it was told to

@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from streamproc.core.calibration import Calibration
 from streamproc.core.embedding import ReleaseId
-from streamproc.core.rule import MentionRule
+from streamproc.core.judgement import Judgement
 from streamproc.errors import Misconfigured
 from streamproc.ports import ReleaseFacts
 
@@ -84,12 +83,13 @@ def read_facts(folder: Path, *, told_by: str = SETTING) -> ReleaseFacts:
     path = folder / MANIFEST
     try:
         manifest: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        on_shelf = msgspec.convert({name: manifest[name] for name in ("calibration", "mention_rule")}, Judgement)
         return ReleaseFacts(
             release="sha256:" + hashlib.sha256(msgspec.json.encode(manifest, order="sorted")).hexdigest(),
             name=str(manifest["name"]),
             dim=msgspec.convert(manifest["dim"], int),
-            calibration=msgspec.convert(manifest["calibration"], Calibration),
-            rule=msgspec.convert(manifest["mention_rule"], MentionRule),
+            on_shelf=on_shelf,
+            without_shelf=msgspec.convert(manifest.get("without_shelf", on_shelf), Judgement),
             hint=msgspec.convert(manifest.get("hint", ""), str),
             clear=msgspec.convert(manifest.get("newcomers", {}).get("clear", 0.0), float),
         )

@@ -132,13 +132,14 @@ class Match:
         vectors = [unpack(seen.vector) for seen in clip.seen] + [unpack(spoken.vector) for spoken in clip.spoken]
         near = await self._pages.near(collection, vectors, () if shelf is None else shelf.product_ids, clip.shop_id)
         sold = near if shelf is None else await self._pages.of_shelf(collection, shelf)
+        judgement = facts.without_shelf if shelf is None else facts.on_shelf
         changed = shelf is not None and shelf.version != state.shelf_version
         return rank(
             clip,
             shelf=sold,
             background=Gallery(()) if shelf is None else near,
-            calibration=facts.calibration,
-            rule=facts.rule,
+            calibration=judgement.calibration,
+            rule=judgement.mention_rule,
             shelf_version=None if shelf is None else shelf.version,
             withdrawn=tuple(sorted(set(state.listed) - set(shelf.product_ids))) if shelf and changed else (),
             clear=facts.clear,

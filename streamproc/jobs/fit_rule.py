@@ -5,18 +5,20 @@
 
 `clips.jsonl` holds ClipEmbedding values, one a line, each stream's in order; `rows.jsonl` PageEmbedding values, the
 whole catalogue. Fit on streams of other photos than the ones you report on. `--set seen.temperature=0.05` (or
-`rule.close_after_ms=8000`) starts from that; with `--rounds 0` nothing is searched, only replayed and scored.
+`rule.close_after_ms=8000`) starts from that; with `--rounds 0` nothing is searched, only replayed and scored. Without
+`--shelves` no stream has one: all of the catalogue may be told, and the truth counts all of it.
 
-Three steps: probabilities of single frames and utterances by least Brier score against the truth; the rule by a
-seeded random coordinate search over replays; the confidence by logistic regression on the mentions that it gives.
+Four steps: probabilities of single frames and utterances by least Brier score against the truth; the rule by a
+seeded random coordinate search over replays; the threshold by trying some; the confidence by logistic regression on the
+mentions that the rule gives.
 """
 
 import argparse
-import functools
 import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +36,7 @@ from streamproc.core.catalog import Shelf
 from streamproc.core.continuity import Continuity, arrive
 from streamproc.core.embedding import ClipEmbedding, PageEmbedding, unpack
 from streamproc.core.gallery import Gallery
+from streamproc.core.judgement import Judgement
 from streamproc.core.mention import ProductMention
 from streamproc.core.rule import ConfidenceRule, MentionRule
 from streamproc.core.span import Span
@@ -51,13 +54,6 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     clips: tuple[tuple[ClipEmbedding, ClipScores], ...]
     shelf_version: int | None
     clear: float = 0.0  # ReleaseFacts.clear
-
-
-class Fitted(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes into release.json."""
-
-    calibration: Calibration
-    mention_rule: MentionRule
 
 
 def recorded(
@@ -79,7 +75,7 @@ def recorded(
     for row in rows:
         rows_of.setdefault(row.product_id, []).append(row)
 
-    @functools.cache
+    @cache
     def gallery_of(products: tuple[str, ...]) -> Gallery:
         return Gallery([row for product in products for row in rows_of.get(product, ())])
 
@@ -297,7 +293,29 @@ def search(
     return best, value
 
 
-# --- step 3: the confidence -----------------------------------------------------------------------------------------
+# --- step 3: the threshold ------------------------------------------------------------------------------------------
+
+THRESHOLDS = tuple(round(0.2 + 0.05 * i, 2) for i in range(13))
+
+
+def fit_threshold(
+    streams: Sequence[Sequence[CandidateRecord]], truth: Sequence[TruthRow], rule: MentionRule, start: float
+) -> float:
+    """The probability from which a frame or utterance counts as of something known; of equals the nearest to `start`,
+    since on easy streams many do equally well."""
+
+    def value_of(threshold: float) -> float:
+        return objective(scored([with_threshold(records, threshold) for records in streams], truth, rule)[0])
+
+    return max(sorted({*THRESHOLDS, start}, key=lambda tried: abs(tried - start)), key=value_of)
+
+
+def with_threshold(records: Sequence[CandidateRecord], threshold: float) -> list[CandidateRecord]:
+    """The records as match would have written them with another threshold."""
+    return [replace(one, threshold=threshold) if isinstance(one, Candidates) else one for one in records]
+
+
+# --- step 4: the confidence -----------------------------------------------------------------------------------------
 
 
 def fit_confidence(
@@ -341,19 +359,23 @@ def scored(
 
 
 def fit(
-    streams: Sequence[Recorded], truth: Sequence[TruthRow], start: Fitted, *, rounds: int, seed: int, calibrate: bool
-) -> Fitted:
-    """All three steps; the rule and the confidence twice, because each looks at the other."""
+    streams: Sequence[Recorded], truth: Sequence[TruthRow], start: Judgement, *, rounds: int, seed: int, calibrate: bool
+) -> Judgement:
+    """All four steps; the last three twice, because each looks at the others."""
     calibration = fit_calibration(streams, truth, start.calibration) if calibrate else start.calibration
     rule = start.mention_rule
     records = [candidates_of(stream, calibration, rule) for stream in streams]
-    for turn in range(2):
-        rule, _ = search(
-            rule, lambda tried: objective(scored(records, truth, tried)[0]), rounds=rounds // 2, seed=seed + turn
-        )
-        if rounds:
-            rule = replace(rule, confidence=fit_confidence(records, truth, rule))
-    return Fitted(calibration=calibration, mention_rule=rule)
+    for turn in range(2 if rounds else 0):
+        rule, _ = search(rule, partial(_value_of, records, truth), rounds=rounds // 2, seed=seed + turn)
+        if calibrate:
+            calibration = replace(calibration, threshold=fit_threshold(records, truth, rule, calibration.threshold))
+            records = [with_threshold(one, calibration.threshold) for one in records]
+        rule = replace(rule, confidence=fit_confidence(records, truth, rule))
+    return Judgement(calibration=calibration, mention_rule=rule)
+
+
+def _value_of(records: Sequence[Sequence[CandidateRecord]], truth: Sequence[TruthRow], rule: MentionRule) -> float:
+    return objective(scored(records, truth, rule)[0])
 
 
 def _lines(path: Path, kind: type[T]) -> list[T]:
@@ -362,11 +384,13 @@ def _lines(path: Path, kind: type[T]) -> list[T]:
         return [decoder.decode(line) for line in file if line.strip()]
 
 
-def _started(path: Path | None, settings: Sequence[str]) -> Fitted:
+def _started(path: Path | None, settings: Sequence[str], *, shelf: bool) -> Judgement:
+    """Of a release that has one of its own for streams without a shelf, where there is none, that."""
     plain: dict[str, Any] = {"calibration": {}, "mention_rule": {}}
     if path is not None:
         manifest = msgspec.json.decode(path.read_bytes())
-        plain = {name: manifest.get(name, {}) for name in plain}
+        judged = manifest if shelf else manifest.get("without_shelf", manifest)
+        plain = {name: judged.get(name, {}) for name in plain}
     for setting in settings:
         name, _, value = setting.partition("=")
         place: dict[str, Any] = plain
@@ -375,7 +399,7 @@ def _started(path: Path | None, settings: Sequence[str]) -> Fitted:
         for part in path_to[:-1]:
             place = place.setdefault(part, {})
         place[path_to[-1]] = msgspec.json.decode(value)
-    return msgspec.convert(plain, Fitted)
+    return msgspec.convert(plain, Judgement)
 
 
 def _clear_of(path: Path | None) -> float:
@@ -389,7 +413,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--clips", type=Path, required=True, nargs="+", help="ClipEmbedding values, one a line")
     parser.add_argument("--rows", type=Path, required=True, help="PageEmbedding values of the whole catalogue")
-    parser.add_argument("--shelves", type=Path, required=True, nargs="+", help="shelves.jsonl")
+    parser.add_argument(
+        "--shelves", type=Path, nargs="+", default=(), help="shelves.jsonl; none: streams without a shelf"
+    )
     parser.add_argument("--truth", type=Path, required=True, nargs="+", help="truth.jsonl")
     parser.add_argument("--start", type=Path, help="release.json, or an earlier --out, to start from")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=JSON", help="see above")
@@ -401,11 +427,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mentions", type=Path, help="where the final mentions of all streams go, for the scorer")
     args = parser.parse_args(argv)
 
-    start = _started(args.start, args.settings)
+    start = _started(args.start, args.settings, shelf=bool(args.shelves))
     clips = [clip for path in args.clips for clip in _lines(path, ClipEmbedding)]
     shelves = [shelf for path in args.shelves for shelf in _lines(path, Shelf)]
     truth = [row for path in args.truth for row in _lines(path, TruthRow)]
     rows = _lines(args.rows, PageEmbedding)
+    if not shelves:
+        catalogue = {row.product_id for row in rows}
+        truth = [replace(row, on_shelf=row.product_id in catalogue) for row in truth]
     streams = recorded(clips, rows, shelves, start.calibration, clear=_clear_of(args.start))
     held = {s.stream_id for i, s in enumerate(streams) if args.hold_out and i % args.hold_out == args.hold_out - 1}
     known = {stream.stream_id for stream in streams}

@@ -150,9 +150,11 @@ def _match_costs(facts: ReleaseFacts) -> dict[str, float]:
         seen=tuple(SeenVector(at_ms=1000 * n, vector=vector()) for n in range(FRAMES)),
     )
 
+    calibration, rule = facts.on_shelf.calibration, facts.on_shelf.mention_rule
+
     def rank() -> None:
-        scores = score(clip, shelf, others, facts.calibration)
-        judge(clip, scores, calibration=facts.calibration, rule=facts.rule, shelf_version=1, clear=facts.clear)
+        scores = score(clip, shelf, others, calibration)
+        judge(clip, scores, calibration=calibration, rule=rule, shelf_version=1, clear=facts.clear)
 
     return {"match: scores and probabilities": _percent(rank)}
 

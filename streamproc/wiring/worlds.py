@@ -119,6 +119,10 @@ def recognise(
         raise Misconfigured("--pages", f"{pages} has no page that can be used")
     if rooms is not None and not rooms.rows:
         raise Misconfigured("--shelves", f"{shelves} has no shelf that can be used")  # none at all: everything counts
+    if rooms is not None:
+        sells = {shelf.stream_id for shelf in rooms.rows}
+        for stream_id in (file.stem for file in files if file.stem not in sells):
+            warn(f"stream {stream_id!r} has no shelf in {shelves}: the whole catalogue may be reported in it")
     refuse_unwritable(out)
     if through == "kafka" and (without or record):
         raise Misconfigured("--through", "--without and --record go with memory")

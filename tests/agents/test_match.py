@@ -11,6 +11,7 @@ from streamproc.core.candidate import CandidateRecord, Candidates, Ended, Gap, S
 from streamproc.core.catalog import Shelf
 from streamproc.core.embedding import ClipEmbedding, PageEmbedding
 from streamproc.core.gallery import Gallery
+from streamproc.core.judgement import Judgement
 from streamproc.core.release import ReleaseActivation
 from streamproc.core.rule import MentionRule
 from streamproc.errors import BadMessage, Unavailable
@@ -29,6 +30,8 @@ from tests.builders import (
 )
 
 MUG, POT, CUP = vector_of(1, 0, 0), vector_of(0, 1, 0), vector_of(1, 0.4, 0)
+ON_SHELF = Judgement()
+WITHOUT_SHELF = Judgement(calibration=Calibration(threshold=0.7), mention_rule=MentionRule(open_probability=0.8))
 PAGES = (row_of("mug", MUG), row_of("pot", POT), row_of("cup", CUP))
 
 
@@ -61,7 +64,7 @@ class FakeBook:
     def facts(self, release: str) -> ReleaseFacts | None:
         if release not in self.releases:
             return None
-        return ReleaseFacts(release=release, name="lite", dim=3, calibration=Calibration(), rule=MentionRule())
+        return ReleaseFacts(release=release, name="lite", dim=3, on_shelf=ON_SHELF, without_shelf=WITHOUT_SHELF)
 
 
 class CountingIndex(MemoryIndex):
@@ -135,7 +138,11 @@ def products_in(records: Sequence[CandidateRecord]) -> list[str]:
 async def test_a_clip_is_ranked_against_what_its_room_sells() -> None:
     world = await world_with()
 
-    assert ["mug"] == products_in(await world.come(embedding_of(0, MUG)))
+    records = await world.come(embedding_of(0, MUG))
+    told = candidates_in(records)
+
+    assert ["mug"] == products_in(records)
+    assert (ON_SHELF.calibration.threshold, ON_SHELF.mention_rule) == (told.threshold, told.rule)
     assert (RELEASE, "pages-a", 1, ("mug",)) == (
         world.state.release, world.state.collection, world.state.shelf_version, world.state.listed
     )  # fmt: skip
@@ -155,7 +162,8 @@ async def test_without_a_shelf_the_whole_catalogue_is_ranked() -> None:
     records = await world.come(embedding_of(0, CUP))
 
     assert ["cup", "mug"] == products_in(records)
-    assert None is candidates_in(records).shelf_version
+    told = candidates_in(records)
+    assert (None, 0.7, WITHOUT_SHELF.mention_rule) == (told.shelf_version, told.threshold, told.rule)
 
 
 async def test_an_empty_shelf_reports_nothing() -> None:

@@ -21,7 +21,7 @@ from encoders.cope.look import seen
 from encoders.cope.rope import read_rope
 from encoders.cope.train import train
 from encoders.errors import ReleaseRefused, WeightsRefused
-from encoders.release import MANIFEST, ClipManifest, load, verified_clip, write_calibration, write_hint
+from encoders.release import FIRST_JUDGEMENTS, MANIFEST, ClipManifest, load, verified_clip, write_hint, write_judgements
 from tests.encoders.miniature import write_rope
 from tests.encoders.test_cope_train import silent, tiny
 from tests.encoders.tiny_clips import FAMILIES, readme_commands, write_clip, write_open_clip
@@ -167,7 +167,8 @@ def test_a_release_says_that_its_calibration_is_a_guess_until_one_is_fitted(copy
     before = load(copy)
     assert not before.calibration_fitted
     hinted = write_hint(copy, "Red Box.")
-    digest = write_calibration(copy, msgspec.structs.replace(before.calibration, threshold=0.7))
+    changed = msgspec.structs.replace(before.calibration, threshold=0.7)
+    digest = write_judgements(copy, msgspec.structs.replace(FIRST_JUDGEMENTS, calibration=changed))
     after = load(copy)
 
     assert 3 == len({before.digest, hinted, digest})

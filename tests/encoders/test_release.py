@@ -19,14 +19,19 @@ from encoders.grocery import read_products
 from encoders.hint import hint_of
 from encoders.pipeline import calibrate_release, hint_release, learn_fusion, learn_newcomers, pack
 from encoders.release import (
+    CALIBRATION,
     MANIFEST,
+    Judgement,
+    Judgements,
     Release,
+    adopt_judgement,
     load,
+    read_judgements,
     read_manifest,
     shipped,
     verified,
-    write_calibration,
     write_hint,
+    write_judgements,
     write_manifest,
 )
 from tests.encoders.conftest import SHARED, silent
@@ -200,11 +205,30 @@ def test_another_sentence_encoder_is_refused(copy: Path) -> None:
 
 def test_a_new_calibration_is_a_new_release(copy: Path, release: Release) -> None:
     changed = msgspec.structs.replace(release.calibration, threshold=0.7)
-    digest = write_calibration(copy, changed, {"open_probability": 0.5})
+    digest = write_judgements(copy, Judgements(calibration=changed, mention_rule={"open_probability": 0.5}))
     again = load(copy)
 
     assert release.digest != digest
     assert (digest, 0.7, {"open_probability": 0.5}) == (again.digest, again.calibration.threshold, again.mention_rule)
+
+
+def test_streams_without_a_shelf_have_a_judgement_of_their_own_that_stays(
+    copy: Path, release: Release, tmp_path: Path
+) -> None:
+    before = read_judgements(copy / CALIBRATION)
+    fitted = tmp_path / "fitted.json"
+    sure = msgspec.structs.replace(before, calibration=msgspec.structs.replace(before.calibration, threshold=0.9))
+    fitted.write_bytes(msgspec.json.encode(sure))
+    digest = adopt_judgement(copy, fitted, shelf=False)
+    told = read_judgements(copy / CALIBRATION)
+
+    assert release.digest != digest == load(copy).digest
+    assert (before.calibration, before.mention_rule) == (told.calibration, told.mention_rule)
+    assert isinstance(told.without_shelf, Judgement)
+    assert 0.9 == told.without_shelf.calibration.threshold
+    adopt_judgement(copy, fitted)
+    again = read_judgements(copy / CALIBRATION)
+    assert (0.9, told.without_shelf) == (again.calibration.threshold, again.without_shelf)
 
 
 def test_a_release_ships_the_words_of_the_catalogue_that_it_was_trained_on(release: Release) -> None:

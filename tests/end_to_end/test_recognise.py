@@ -79,13 +79,16 @@ def test_wrong_rows_of_the_catalogue_are_told_and_the_rest_is_used(
     pages.write_text("".join(json.dumps(row) + "\n" for row in [*rows[1:], *wrong]))
     shelves = tmp_path / "shelves.jsonl"
     shelf = {"stream_id": "show-b", "version": 1, "product_ids": [rows[5]["product_id"], "nobody-sells-this"]}
-    shelves.write_text(json.dumps(shelf) + "\n")
-    short = tmp_path / "show-b.ts"  # nothing need be found in it
-    short.write_bytes(write("mpegts", [encoded_video("h264"), encoded_audio("aac")]))
-    arguments = ["recognise", str(short), "--pages", str(pages), "--shelves", str(shelves)]
+    shelves.write_text(json.dumps(shelf) + "\n" + '{"stream_id": "show-c", "version": "first"}\n')
+    shorts = [tmp_path / "show-b.ts", tmp_path / "show-c.ts"]  # nothing need be found in them
+    for short in shorts:
+        short.write_bytes(write("mpegts", [encoded_video("h264"), encoded_audio("aac")]))
+    arguments = ["recognise", *map(str, shorts), "--pages", str(pages), "--shelves", str(shelves)]
 
     run = CliRunner().invoke(commands, [*arguments, "--out", str(tmp_path / "out.jsonl")], catch_exceptions=False)
 
     assert 0 == run.exit_code
-    for told in ("pages.jsonl:12", rows[2]["page_id"], "torn", "nowhere.png", "nobody-sells-this"):
+    for told in ("pages.jsonl:12", rows[2]["page_id"], "torn", "nowhere.png", "nobody-sells-this", "shelves.jsonl:2"):
         assert told in run.stderr
+    assert "'show-c' has no shelf" in run.stderr  # the whole catalogue counts in it, which nobody meant
+    assert "'show-b' has no shelf" not in run.stderr
