@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from streamproc.core.catalog import ProductPage, Shelf
 from streamproc.core.chunk import LiveChunk, MediaRef
 from streamproc.core.clip import ClipFrames, ClipMedia, Waveform
-from streamproc.core.embedding import PageEmbedding, ReleaseId, Vector
+from streamproc.core.embedding import PageEmbedding, PagePart, ReleaseId, Vector
 from streamproc.core.judgement import Judgement
 from streamproc.core.release import ReleaseActivation
 from streamproc.core.span import Span
@@ -265,8 +265,10 @@ class ProductIndex(Protocol):
         """Every row of these products, sorted by (page_id, part, ordinal). Raises Unavailable."""
         ...
 
-    async def nearest(self, collection: str, vectors: Sequence[Vector], *, limit: int) -> tuple[PageEmbedding, ...]:
-        """The union of the nearest image rows of each vector, sorted by (page_id, part, ordinal), each once.
+    async def nearest(
+        self, collection: str, vectors: Sequence[Vector], *, part: PagePart, limit: int
+    ) -> tuple[PageEmbedding, ...]:
+        """The union of the rows of this part nearest to each vector, sorted by (page_id, part, ordinal), each once.
         `limit` per vector. Raises Unavailable."""
         ...
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from streamproc.core.embedding import PageEmbedding, ReleaseId, Vector, unpack
+from streamproc.core.embedding import PageEmbedding, PagePart, ReleaseId, Vector, unpack
 from streamproc.errors import Misconfigured, Unavailable
 
 Key = tuple[str, str, int]
@@ -61,10 +61,12 @@ class MemoryIndex:
         there = self._of(collection)
         return tuple(there[key] for key in sorted(there) if there[key].product_id in wanted)
 
-    async def nearest(self, collection: str, vectors: Sequence[Vector], *, limit: int) -> tuple[PageEmbedding, ...]:
-        """The nearest image rows of each vector, together, sorted, each once."""
+    async def nearest(
+        self, collection: str, vectors: Sequence[Vector], *, part: PagePart, limit: int
+    ) -> tuple[PageEmbedding, ...]:
+        """The rows of this part nearest to each vector, together, sorted, each once."""
         there = self._of(collection)
-        keys = [key for key in sorted(there) if there[key].part == "image"]
+        keys = [key for key in sorted(there) if there[key].part == part]
         if not keys or not vectors:
             return ()
         gallery = np.stack([unpack(there[key].vector) for key in keys])  # (R, dim)

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from streamproc.core.embedding import PageEmbedding, ReleaseId, Vector, pack, unpack
+from streamproc.core.embedding import PageEmbedding, PagePart, ReleaseId, Vector, pack, unpack
 from streamproc.errors import Misconfigured, Unavailable
 
 T = TypeVar("T")
@@ -84,9 +84,11 @@ class MilvusIndex:
         """Every row of these products, sorted by (page_id, part, ordinal)."""
         return await self._call(self._pages_of, collection, tuple(product_ids))
 
-    async def nearest(self, collection: str, vectors: Sequence[Vector], *, limit: int) -> tuple[PageEmbedding, ...]:
-        """The nearest image rows of each vector, together, sorted, each once."""
-        return await self._call(self._nearest, collection, tuple(vectors), limit) if vectors else ()
+    async def nearest(
+        self, collection: str, vectors: Sequence[Vector], *, part: PagePart, limit: int
+    ) -> tuple[PageEmbedding, ...]:
+        """The rows of this part nearest to each vector, together, sorted, each once."""
+        return await self._call(self._nearest, collection, tuple(vectors), part, limit) if vectors else ()
 
     async def count(self, collection: str) -> int:
         """Rows that answer queries now."""
@@ -204,12 +206,14 @@ class MilvusIndex:
             found += [_row(row) for row in rows]
         return _sorted(found)
 
-    def _nearest(self, collection: str, vectors: tuple[Vector, ...], limit: int) -> tuple[PageEmbedding, ...]:
+    def _nearest(
+        self, collection: str, vectors: tuple[Vector, ...], part: PagePart, limit: int
+    ) -> tuple[PageEmbedding, ...]:
         self._load(collection)
         answers = self._client.search(
             collection,
             data=[vector.tolist() for vector in vectors],
-            filter='part == "image"',
+            filter=f'part == "{part}"',
             limit=limit,
             output_fields=FIELDS,
             search_params={"metric_type": "IP"},

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from streamproc.core.candidate import CandidateRecord, Candidates, background_rows, rank
 from streamproc.core.catalog import Shelf
 from streamproc.core.continuity import Continuity, arrive, silence
-from streamproc.core.embedding import ClipEmbedding, PageEmbedding, Vector, unpack
+from streamproc.core.embedding import ClipEmbedding, PageEmbedding, unpack
 from streamproc.core.gallery import Gallery
 from streamproc.core.span import Value
 from streamproc.errors import BadMessage, Unavailable
@@ -129,8 +129,7 @@ class Match:
     async def _rank(
         self, clip: ClipEmbedding, shelf: Shelf | None, facts: ReleaseFacts, collection: str, state: MatchState
     ) -> Candidates:
-        vectors = [unpack(seen.vector) for seen in clip.seen] + [unpack(spoken.vector) for spoken in clip.spoken]
-        near = await self._pages.near(collection, vectors, () if shelf is None else shelf.product_ids, clip.shop_id)
+        near = await self._pages.near(collection, clip, () if shelf is None else shelf.product_ids)
         sold = near if shelf is None else await self._pages.of_shelf(collection, shelf)
         judgement = facts.without_shelf if shelf is None else facts.on_shelf
         changed = shelf is not None and shelf.version != state.shelf_version
@@ -170,14 +169,15 @@ class _Pages:
         _keep(self._shelves, key, (now, gallery), SHELVES_KEPT)
         return gallery
 
-    async def near(
-        self, collection: str, vectors: Sequence[Vector], sold: Sequence[str], shop_id: str | None
-    ) -> Gallery:
-        """All rows of the unsold products that are nearest to a clip."""
-        if not vectors:
-            return Gallery(())
-        rows = await self._index.nearest(collection, vectors, limit=NEAREST)
-        products = sorted({row.product_id for row in background_rows(rows, shelf=sold, shop_id=shop_id)})
+    async def near(self, collection: str, clip: ClipEmbedding, sold: Sequence[str]) -> Gallery:
+        """All rows of the unsold products that are nearest to a clip: to its frames by their images, to what is said in
+        it by their texts."""
+        seen, spoken = (tuple(unpack(one.vector) for one in part) for part in (clip.seen, clip.spoken))
+        rows = [
+            *await self._index.nearest(collection, seen, part="image", limit=NEAREST),
+            *await self._index.nearest(collection, spoken, part="text", limit=NEAREST),
+        ]
+        products = sorted({row.product_id for row in background_rows(rows, shelf=sold, shop_id=clip.shop_id)})
         return Gallery(await self._of(collection, products))
 
     async def _of(self, collection: str, products: Sequence[str]) -> list[PageEmbedding]:

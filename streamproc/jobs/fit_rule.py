@@ -56,6 +56,21 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     clear: float = 0.0  # ReleaseFacts.clear
 
 
+class _Nearest:
+    """Some rows of the catalogue, searched as the index does it."""
+
+    def __init__(self, rows: Sequence[PageEmbedding]) -> None:
+        self._rows = rows
+        self._vectors = np.stack([unpack(row.vector) for row in rows]) if rows else np.zeros((0, 0), np.float32)
+
+    def of(self, asked: Sequence[bytes]) -> list[PageEmbedding]:
+        if not asked or not self._rows:
+            return []
+        scores = np.stack([unpack(vector) for vector in asked]) @ self._vectors.T
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :NEAREST]
+        return [self._rows[i] for i in sorted(set(best.ravel().tolist()))]
+
+
 def recorded(
     clips: Iterable[ClipEmbedding],
     rows: Sequence[PageEmbedding],
@@ -69,8 +84,6 @@ def recorded(
     for clip in clips:
         by_stream.setdefault(clip.stream_id, []).append(clip)
     shelf_of = {shelf.stream_id: shelf for shelf in shelves}
-    images = [row for row in rows if row.part == "image"]
-    vectors = np.stack([unpack(row.vector) for row in images])
     rows_of: dict[str, list[PageEmbedding]] = {}
     for row in rows:
         rows_of.setdefault(row.product_id, []).append(row)
@@ -79,12 +92,10 @@ def recorded(
     def gallery_of(products: tuple[str, ...]) -> Gallery:
         return Gallery([row for product in products for row in rows_of.get(product, ())])
 
+    images, texts = (_Nearest([row for row in rows if row.part == part]) for part in ("image", "text"))
+
     def near(clip: ClipEmbedding) -> list[PageEmbedding]:
-        asked = [unpack(seen.vector) for seen in clip.seen] + [unpack(spoken.vector) for spoken in clip.spoken]
-        if not asked:
-            return []
-        best = np.argsort(-(np.stack(asked) @ vectors.T), axis=1, kind="stable")[:, :NEAREST]
-        return [images[i] for i in sorted(set(best.ravel().tolist()))]
+        return [*images.of([one.vector for one in clip.seen]), *texts.of([one.vector for one in clip.spoken])]
 
     found = []
     for stream_id, own in by_stream.items():

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from streamproc.adapters.memory_index import MemoryIndex
-from streamproc.agents.match import Match, MatchState
+from streamproc.agents.match import NEAREST, Match, MatchState
 from streamproc.core.calibration import Calibration
 from streamproc.core.candidate import CandidateRecord, Candidates, Ended, Gap, Stalled
 from streamproc.core.catalog import Shelf
@@ -164,6 +164,16 @@ async def test_without_a_shelf_the_whole_catalogue_is_ranked() -> None:
     assert ["cup", "mug"] == products_in(records)
     told = candidates_in(records)
     assert (None, 0.7, WITHOUT_SHELF.mention_rule) == (told.shelf_version, told.threshold, told.rule)
+
+
+async def test_without_a_shelf_what_is_said_finds_pages_by_their_texts() -> None:
+    looks_like_what_is_said = [row_of(f"other-{i}", MUG) for i in range(NEAREST + 1)]
+    words = [row_of("pot", POT), row_of("pot", MUG, part="text")]
+    world = await world_with(*looks_like_what_is_said, *words)
+    world.shelves.shelf = None
+    (spoken,) = candidates_in(await world.come(embedding_of(0, spoken=[("the pot", MUG)]))).spoken
+
+    assert ["pot"] == [score.product_id for score in spoken.scores]
 
 
 async def test_an_empty_shelf_reports_nothing() -> None:

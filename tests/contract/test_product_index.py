@@ -69,7 +69,7 @@ async def test_a_row_keeps_the_lift_of_its_page(index: Index) -> None:
     await index.upsert("pages", [lifted])
 
     assert (lifted,) == await index.pages_of("pages", ["product of a"])
-    assert (lifted,) == await index.nearest("pages", [unit(0)], limit=1)
+    assert (lifted,) == await index.nearest("pages", [unit(0)], part="image", limit=1)
 
 
 async def test_a_page_that_is_upserted_again_loses_the_rows_it_no_longer_has(index: Index) -> None:
@@ -88,7 +88,7 @@ async def test_a_deleted_page_loses_every_row_and_its_product_keeps_the_other_pa
     await index.delete("pages", ["a", "c"])
 
     assert (rows[2],) == await index.pages_of("pages", ["mug", "product of c"])
-    assert (rows[2],) == await index.nearest("pages", [unit(0)], limit=3)
+    assert (rows[2],) == await index.nearest("pages", [unit(0)], part="image", limit=3)
     assert (1, (RELEASE, DIM)) == (await index.count("pages"), await index.describe("pages"))
 
 
@@ -120,20 +120,22 @@ async def test_more_pages_than_a_filter_may_name_are_deleted_too(index: Index) -
     assert 1 == await index.count("pages")
 
 
-async def test_nearest_gives_the_images_closest_to_each_vector_once(index: Index) -> None:
+async def test_nearest_gives_the_rows_of_a_part_closest_to_each_vector_once(index: Index) -> None:
     await index.create("pages", release=RELEASE, dim=DIM)
     rows = [row(f"page-{i:02}", seed=i) for i in range(20)]
-    await index.upsert("pages", [*rows, row("words", part="text", seed=3)])
+    words = row("words", part="text", seed=3)
+    await index.upsert("pages", [*rows, words])
 
-    found = await index.nearest("pages", [unit(3), unit(7), unit(3)], limit=1)
+    found = await index.nearest("pages", [unit(3), unit(7), unit(3)], part="image", limit=1)
 
     assert (rows[3], rows[7]) == found
+    assert (words,) == await index.nearest("pages", [unit(3), unit(7)], part="text", limit=2)
 
 
 async def test_nearest_of_nothing_is_nothing(index: Index) -> None:
     await index.create("pages", release=RELEASE, dim=DIM)
 
-    assert () == await index.nearest("pages", [], limit=5)
+    assert () == await index.nearest("pages", [], part="image", limit=5)
 
 
 async def test_a_collection_of_another_release_is_refused_by_name(index: Index) -> None:
