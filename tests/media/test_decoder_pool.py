@@ -199,12 +199,24 @@ asyncio.run(main())
     assert await parent.stdout.readline() == b"up\n"
     children = children_of(parent.pid)
     if doing:
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(busy, children[0])
     parent.send_signal(how)
     await parent.wait()
 
     assert len(children) == 1
     assert await asyncio.to_thread(gone_within_s, children, 10)
+
+
+def busy(pid: int) -> None:
+    """Returns when the process has worked for 0.2 s since: it is in the middle of something."""
+
+    def worked_s() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = worked_s()
+    while worked_s() < before + 0.2:
+        time.sleep(0.01)
 
 
 def gone_within_s(pids: list[int], seconds: float) -> bool:
