@@ -4,7 +4,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -99,6 +99,15 @@ def _figures(figures: object) -> None:
     click.echo(msgspec.json.encode(figures))
 
 
+def _told(form: str, figures: object, lines: Iterable[str]) -> None:
+    """What was found, for machines or for people."""
+    if form == "json":
+        _figures(figures)
+    else:
+        for line in lines:
+            click.echo(line)
+
+
 def _numbers(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
     """`1,2,3` as numbers."""
     try:
@@ -184,10 +193,7 @@ def recognise(
         settings, files, pages=pages, shelves=shelves, out=out, through=through, record=record, without=without,
         warn=lambda line: click.echo(line, err=True),
     )  # fmt: skip
-    if form == "json":
-        _figures(figures)
-    else:
-        click.echo(figures.told())
+    _told(form, figures, [figures.told()])
 
 
 @commands.command()
@@ -237,11 +243,7 @@ def bench(
         products=products,
     )
     figures = worlds.bench(settings, plan, sides=sides or tuple(SIDES), say=lambda line: click.echo(line, err=True))
-    if form == "json":
-        _figures(figures)
-    else:
-        for side, found in figures.items():
-            click.echo(found.told(side))
+    _told(form, figures, (found.told(side) for side, found in figures.items()))
 
 
 @commands.command()
@@ -268,7 +270,10 @@ def run(agents: tuple[str, ...]) -> None:
     metavar="SECONDS",
     help="End with exit code 3 when a live source has given nothing for so long; default: try again for ever.",
 )
-def ingest(source: str, stream_id: str, shop_id: str | None, realtime: bool, give_up_s: float | None) -> None:
+@FORMAT
+def ingest(
+    source: str, stream_id: str, shop_id: str | None, realtime: bool, give_up_s: float | None, form: str
+) -> None:
     """A file, HLS, RTMP, RTSP or SRT source to live.chunks, cut on key frames without re-encoding.
 
     A live source that is lost is asked again with back-off; its new connection is a new broadcast.
@@ -278,7 +283,7 @@ def ingest(source: str, stream_id: str, shop_id: str | None, realtime: bool, giv
     chunks = _run(
         verbs.ingest(_settings(), source, stream_id=stream_id, shop_id=shop_id, realtime=realtime, give_up_s=give_up_s)
     )
-    click.echo(f"{stream_id}: {chunks} chunks")
+    _told(form, {"stream_id": stream_id, "chunks": chunks}, [f"{stream_id}: {chunks} chunks"])
 
 
 # --- catalogue, shelves, mentions -------------------------------------------------------------------------------
@@ -291,24 +296,26 @@ def catalog() -> None:
 
 @catalog.command("load")
 @click.argument("pages", type=EXISTING_FILE)
-def catalog_load(pages: Path) -> None:
+@FORMAT
+def catalog_load(pages: Path, form: str) -> None:
     """Publishes pages.jsonl; a wrong row is a clear line, the rest loads.
 
     Example: streamproc catalog load pages.jsonl
     """
     count, faults = _run(verbs.load_catalog(_settings(quiet=True), pages))
-    _tell("pages loaded", count, faults)
+    _load_told(form, "pages loaded", count, faults)
 
 
 @catalog.command("delete")
 @click.argument("page_ids", nargs=-1, required=True)
-def catalog_delete(page_ids: tuple[str, ...]) -> None:
+@FORMAT
+def catalog_delete(page_ids: tuple[str, ...], form: str) -> None:
     """Takes pages out of the catalogue and of the index; one that is not there is a clear line, the rest goes.
 
     Example: streamproc catalog delete page-mug-1 page-mug-2
     """
     count, faults = _run(verbs.delete_pages(_settings(quiet=True), page_ids))
-    _tell("pages deleted", count, faults)
+    _load_told(form, "pages deleted", count, faults)
 
 
 @commands.group()
@@ -319,7 +326,8 @@ def shelf() -> None:
 @shelf.command("set")
 @click.argument("stream_id")
 @click.argument("product_ids", nargs=-1)
-def shelf_set(stream_id: str, product_ids: tuple[str, ...]) -> None:
+@FORMAT
+def shelf_set(stream_id: str, product_ids: tuple[str, ...], form: str) -> None:
     """Replaces a room's shelf; an unknown product is a clear line, the rest counts. No product: nothing is reported.
 
     Example: streamproc shelf set room-7 mug-1 mug-2
@@ -327,24 +335,25 @@ def shelf_set(stream_id: str, product_ids: tuple[str, ...]) -> None:
     new, faults = _run(verbs.set_shelf(_settings(quiet=True), stream_id, product_ids))
     for fault in faults:
         click.echo(fault, err=True)
-    click.echo(f"{stream_id}: {len(new.product_ids)} products, version {new.version}")
+    _told(form, new, [f"{stream_id}: {len(new.product_ids)} products, version {new.version}"])
 
 
 @shelf.command("load")
 @click.argument("shelves", type=EXISTING_FILE)
-def shelf_load(shelves: Path) -> None:
+@FORMAT
+def shelf_load(shelves: Path, form: str) -> None:
     """Publishes shelves.jsonl; an unknown product is a clear line, the rest loads.
 
     Example: streamproc shelf load shelves.jsonl
     """
     count, faults = _run(verbs.load_shelves(_settings(quiet=True), shelves))
-    _tell("shelves loaded", count, faults)
+    _load_told(form, "shelves loaded", count, faults)
 
 
-def _tell(done: str, count: int, faults: tuple[str, ...]) -> None:
+def _load_told(form: str, done: str, count: int, faults: tuple[str, ...]) -> None:
     for fault in faults:
         click.echo(fault, err=True)
-    click.echo(f"{count} {done}, {len(faults)} faults")
+    _told(form, {"done": count, "faults": faults}, [f"{count} {done}, {len(faults)} faults"])
     if not count and faults:
         sys.exit(NO)
 
@@ -396,10 +405,7 @@ def evidence_sweep(form: str) -> None:
     Example: streamproc evidence sweep
     """
     swept = _run(verbs.sweep_evidence(_settings(quiet=True)))
-    if form == "json":
-        _figures(swept)
-    else:
-        click.echo(f"{swept.removed} removed, {swept.prolonged} kept on because mentions cite them")
+    _told(form, swept, [f"{swept.removed} removed, {swept.prolonged} kept on because mentions cite them"])
 
 
 @evidence.command("delete")
@@ -425,39 +431,40 @@ def topics() -> None:
     "--partitions", type=click.IntRange(1, 4096), help="Of every keyed topic; default: as topology.yaml says."
 )
 @click.option("--replication", type=click.IntRange(1, 9), help="Default: 3, or as many as there are brokers.")
-def topics_apply(partitions: int | None, replication: int | None) -> None:
+@FORMAT
+def topics_apply(partitions: int | None, replication: int | None, form: str) -> None:
     """Creates what is missing and changes settings; refuses a change of partitions.
 
     Example: streamproc topics apply --partitions 16
     """
-    for line in _run(verbs.apply_topics(_settings(quiet=True), partitions=partitions, replication=replication)):
-        click.echo(line)
+    done = _run(verbs.apply_topics(_settings(quiet=True), partitions=partitions, replication=replication))
+    _told(form, done, done.told())
 
 
 @topics.command("diff")
 @click.option("--partitions", type=click.IntRange(1, 4096))
 @click.option("--replication", type=click.IntRange(1, 9))
-def topics_diff(partitions: int | None, replication: int | None) -> None:
+@FORMAT
+def topics_diff(partitions: int | None, replication: int | None, form: str) -> None:
     """What `apply` would do; exit code 1 where there is something.
 
     Example: streamproc topics diff
     """
-    lines = _run(verbs.diff_topics(_settings(quiet=True), partitions=partitions, replication=replication))
-    for line in lines:
-        click.echo(line)
-    sys.exit(NO if lines else DONE)
+    found = _run(verbs.diff_topics(_settings(quiet=True), partitions=partitions, replication=replication))
+    _told(form, {"differences": found}, map(str, found))
+    sys.exit(NO if found else DONE)
 
 
 @commands.command()
-def check() -> None:
+@FORMAT
+def check(form: str) -> None:
     """Is topology.yaml true? Prints each problem; exit code 1 where there is one.
 
     Example: streamproc check
     """
     problems = verbs.problems()
-    for problem in problems:
-        click.echo(problem)
-    click.echo(f"{len(problems)} problems" if problems else "the topology is whole")
+    whole = f"{len(problems)} problems" if problems else "the topology is whole"
+    _told(form, {"problems": problems}, [*problems, whole])
     sys.exit(NO if problems else DONE)
 
 
@@ -484,10 +491,7 @@ def doctor(form: str) -> None:
     """
     _settings(quiet=True)  # what drivers log is told as findings
     report = _run(verbs.doctor(os.environ))
-    if form == "json":
-        _figures(report)
-    else:
-        click.echo(report.told())
+    _told(form, report, [report.told()])
     sys.exit(DONE if report.good else NO)
 
 
@@ -521,19 +525,21 @@ def release_activate(anyway: bool) -> None:
 
 
 @release.command("status")
-def release_status() -> None:
+@FORMAT
+def release_status(form: str) -> None:
     """The active and the prepared release, and what the workers say of them.
 
     Example: streamproc release status
     """
-    for line in _run(verbs.release_status(_settings(quiet=True))):
-        click.echo(line)
+    status = _run(verbs.release_status(_settings(quiet=True)))
+    _told(form, status, status.told())
 
 
 @commands.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--build", default=1, show_default=True, help="Number in the collection's name.")
-def reindex(folder: Path, build: int) -> None:
+@FORMAT
+def reindex(folder: Path, build: int, form: str) -> None:
     """Builds the collection of a release from catalog.pages, beside the one in use.
 
     Example: streamproc reindex releases/lite --build 2
@@ -541,7 +547,7 @@ def reindex(folder: Path, build: int) -> None:
     report = _run(verbs.reindex(_settings(quiet=True), folder, build=build))
     for fault in report.faults:
         click.echo(fault, err=True)
-    click.echo(report.told())
+    _told(form, report, [report.told()])
 
 
 @commands.command()
@@ -556,10 +562,7 @@ def replay(level: str, since: datetime | None, out: Path | None, form: str) -> N
     """
     del level
     report = _run(verbs.replay(_settings(quiet=True), since=since, out=out))
-    if form == "json":
-        _figures(report)
-    else:
-        click.echo(report.told())
+    _told(form, report, [report.told()])
     sys.exit(DONE if report.equal else NO)
 
 
@@ -569,10 +572,11 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-def dead_letters_list() -> None:
+@FORMAT
+def dead_letters_list(form: str) -> None:
     """A line per dead letter: reason, where it was, detail.
 
     Example: streamproc dead-letters list
     """
-    for line in _run(verbs.list_dead_letters(_settings(quiet=True))):
-        click.echo(line)
+    letters = _run(verbs.list_dead_letters(_settings(quiet=True)))
+    _told(form, {"dead_letters": letters}, (letter.told() for letter in letters))

@@ -51,6 +51,14 @@ class Applied(Struct, frozen=True, kw_only=True):
     changed: tuple[Difference, ...]
     unchanged: tuple[str, ...]
 
+    def told(self) -> tuple[str, ...]:
+        """A line per topic that was created or changed, and one that counts, for people."""
+        return (
+            *(f"created {name}" for name in self.created),
+            *(f"changed {difference}" for difference in self.changed),
+            f"{len(self.created)} created, {len(self.changed)} changed, {len(self.unchanged)} as they were",
+        )
+
 
 async def diff(
     topology: Topology, admin: TopicAdmin, *, partitions: int | None = None, replication: int | None = None

@@ -199,35 +199,55 @@ def mention_row(mention: ProductMention) -> str:
     )
 
 
-async def list_dead_letters(settings: Settings) -> tuple[str, ...]:
-    """A line per dead letter."""
-    lines = []
+class SetAside(Struct, frozen=True, kw_only=True):
+    """A dead letter without what it holds."""
+
+    reason: str
+    topic: str
+    partition: int
+    offset: int
+    agent: str
+    detail: str
+
+    def told(self) -> str:
+        """For people."""
+        return f"{self.reason}\t{self.topic}/{self.partition}/{self.offset}\t{self.agent}\t{self.detail}"
+
+
+async def list_dead_letters(settings: Settings) -> tuple[SetAside, ...]:
+    """All that the topic still holds, a partition after the other."""
+    found = []
     async for record in read_topics(client_of(settings), [DEAD_LETTERS]):
         letter = wire.read_dead_letter(record)
         was = letter.original
-        lines.append(f"{letter.reason}\t{was.topic}/{was.partition}/{was.offset}\t{letter.agent}\t{letter.detail}")
-    return tuple(lines)
+        found.append(
+            SetAside(
+                reason=letter.reason,
+                topic=was.topic,
+                partition=was.partition,
+                offset=was.offset,
+                agent=letter.agent,
+                detail=letter.detail,
+            )
+        )
+    return tuple(found)
 
 
 # --- topics and picture -----------------------------------------------------------------------------------------
 
 
-async def apply_topics(settings: Settings, *, partitions: int | None, replication: int | None) -> tuple[str, ...]:
-    """A line per topic that was created or changed, and one that counts."""
+async def apply_topics(settings: Settings, *, partitions: int | None, replication: int | None) -> topic_jobs.Applied:
+    """What was created or changed."""
     async with KafkaAdmin(settings.broker) as admin:
-        done = await topic_jobs.apply(model.load(), admin, partitions=partitions, replication=replication)
-    return (
-        *(f"created {name}" for name in done.created),
-        *(f"changed {difference}" for difference in done.changed),
-        f"{len(done.created)} created, {len(done.changed)} changed, {len(done.unchanged)} as they were",
-    )
+        return await topic_jobs.apply(model.load(), admin, partitions=partitions, replication=replication)
 
 
-async def diff_topics(settings: Settings, *, partitions: int | None, replication: int | None) -> tuple[str, ...]:
-    """A line per difference."""
+async def diff_topics(
+    settings: Settings, *, partitions: int | None, replication: int | None
+) -> tuple[topic_jobs.Difference, ...]:
+    """What `apply_topics` would create, change or refuse."""
     async with KafkaAdmin(settings.broker) as admin:
-        found = await topic_jobs.diff(model.load(), admin, partitions=partitions, replication=replication)
-    return tuple(str(difference) for difference in found)
+        return await topic_jobs.diff(model.load(), admin, partitions=partitions, replication=replication)
 
 
 def problems() -> tuple[str, ...]:
@@ -317,12 +337,25 @@ def without_release(reports: Collection[ReleaseReport], release: ReleaseId) -> t
     return tuple(lines)
 
 
-async def release_status(settings: Settings) -> tuple[str, ...]:
-    """The announced releases, then what each worker has said."""
+class ReleaseStatus(Struct, frozen=True, kw_only=True):
+    """What the releases topic says."""
+
+    announced: dict[str, ReleaseActivation]  # `active`, `prepared`
+    workers: tuple[ReleaseReport, ...]
+
+    def told(self) -> tuple[str, ...]:
+        """A line each, for people."""
+        lines = [f"{role:<9} {found.release} {found.collection}" for role, found in self.announced.items()]
+        lines += [f"{one.agent:<9} {one.worker} {one.status} {one.release} {one.detail}" for one in self.workers]
+        return tuple(lines or ["no release was announced yet"])
+
+
+async def release_status(settings: Settings) -> ReleaseStatus:
+    """The announced releases, and what each worker has said."""
     announced, reports = await _releases(client_of(settings))
-    lines = [f"{role:<9} {found.release} {found.collection}" for role, found in sorted(announced.items())]
-    lines += [f"{r.agent:<9} {r.worker} {r.status} {r.release} {r.detail}" for _, r in sorted(reports.items())]
-    return tuple(lines or ["no release was announced yet"])
+    return ReleaseStatus(
+        announced=dict(sorted(announced.items())), workers=tuple(report for _, report in sorted(reports.items()))
+    )
 
 
 async def replay(settings: Settings, *, since: datetime | None, out: Path | None) -> replaying.ReplayReport:

@@ -33,8 +33,8 @@ async def clips(pipeline: KafkaPipeline) -> list[ClipEmbedding]:
 
 async def ready_for(settings: Settings, release: str) -> set[str]:
     """The agents that say they have it."""
-    lines = [line.split() for line in await verbs.release_status(settings)]
-    return {agent for agent, *words in lines if words[1:3] == ["ready", release]}
+    workers = (await verbs.release_status(settings)).workers
+    return {one.agent for one in workers if ("ready", release) == (one.status, one.release)}
 
 
 async def test_running_workers_swap_to_a_release_that_came_after_their_start(made: MadeWorld, tmp_path: Path) -> None:
