@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from encoders.fusion import FILE as FUSION
 from encoders.release import CARD, FIGURES, Manifest, digest_of, verified, write_atomically
 
 WIDTH = 120  # of a line of text
+NAMES = ("AUROC", "FPR@95")
 
 
 def write_card(folder: Path, figures: Path, *, beside: Mapping[str, Path] | None = None) -> Path:
@@ -32,9 +33,9 @@ def write_card(folder: Path, figures: Path, *, beside: Mapping[str, Path] | None
     for name, path in (beside or {}).items():
         found = read_figures(path)
         try:
-            others[name] = {part: found[part] for part in ("release", "unseen", "mixed")}
+            others[name] = {part: found[part] for part in ("release", "unseen", "unseen_95", "mixed", "mixed_95")}
         except KeyError as error:
-            raise ReleaseRefused(path, f"has no {error}: evaluate it with --unseen") from error
+            raise ReleaseRefused(path, f"has no {error}: evaluate it again, with --unseen") from error
     return card_of(folder, told | {"beside": others} if others else told)
 
 
@@ -44,7 +45,10 @@ def card_of(folder: Path, figures: Mapping[str, Any]) -> Path:
     manifest = verified(folder)
     if figures.get("release") != digest_of(manifest):
         raise ReleaseRefused(folder, f"is {digest_of(manifest)}, but the figures are of {figures.get('release')}")
-    page = card(manifest, figures)
+    try:
+        page = card(manifest, figures)
+    except KeyError as error:
+        raise ReleaseRefused(folder, f"cannot have a card from figures without {error}: evaluate it again") from error
     write_atomically(folder / FIGURES, json.dumps(figures, indent=2).encode() + b"\n")
     write_atomically(folder / CARD, page.encode())
     return folder / CARD
@@ -154,7 +158,11 @@ def _figures(figures: Mapping[str, Any]) -> str:
         one = figures["ablation"][name]
         rows.append((text, one["R@1"], one["R@1 95"]))
     table = "\n".join(f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |" for name, value, (low, high) in rows)
-    weights, error = figures["ablation"]["weights"], figures["calibration"]
+    weights = figures["ablation"]["weights"]
+    told, bare = (
+        _with_interval(figures["calibration"][name], figures["calibration_95"][name])
+        for name in ("ECE", "ECE of the cosine")
+    )
     return f"""## Figures
 
 {figures["photos"]} hand-held photos of {figures["photo_products"]} products (`{figures["split"]}`) against the pages of
@@ -173,9 +181,8 @@ them naming the product, half telling a fact of its page word for word; nothing 
 logarithms of both sides' shares, frames with weight {weights["frames"]:.2f} and words with {weights["words"]:.2f}, as
 the mention rule weighs them.{_told(figures)}
 
-Calibration error (ECE, 15 bins) of the share that the best product gets: {error["ECE"]:.3f}; of the bare cosine
-{error["ECE of the cosine"]:.3f}. That is for single photos with the whole catalogue as gallery; for streams see
-README.md."""
+Calibration error (ECE, 15 bins) of the share that the best product gets: {told}; of the bare cosine {bare}. That is for
+single photos with the whole catalogue as gallery; for streams see README.md."""
 
 
 def _told(figures: Mapping[str, Any]) -> str:
@@ -190,7 +197,12 @@ def _one_shot(figures: Mapping[str, Any]) -> str:
     if shot is None:
         return "One-shot was not measured: no product has a second photo."
     return f"""One-shot (one photo of each product as its prototype, the other photos to the nearest):
-{shot["top-1"]:.3f}, standard deviation {shot["deviation"]:.3f} over {shot["draws"]} draws."""
+{_with_interval(shot["top-1"], shot["top-1 95"])}, standard deviation {shot["deviation"]:.3f} over {shot["draws"]}
+draws."""
+
+
+def _with_interval(value: float, interval: Sequence[float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
 def _weak(figures: Mapping[str, Any]) -> str:
@@ -215,20 +227,22 @@ measured."""
 
 
 def _unknown(figures: Mapping[str, Any]) -> str:
-    shelf = figures["off_shelf"]
+    rows = [
+        ("other products of the catalogue, shelves of 20", "off_shelf", ""),
+        ("the same, when their pages may be looked at", "off_shelf", " with catalogue"),
+        ("clothing, no page at all", "clothing", ""),
+    ]
     lines = [
         "## The unknown\n",
         "How well the best cosine tells what is on the shelf from what is not (AUROC; FPR@95 is the share of unknown "
-        "pictures let in where 95 % of the known are):\n",
+        "pictures let in where 95 % of the known are), with 95 % intervals over the known products:\n",
         "| unknown | AUROC | FPR@95 |",
         "|---|---|---|",
-        f"| other products of the catalogue, shelves of 20 | {shelf['AUROC']:.3f} | {shelf['FPR@95']:.3f} |",
-        f"| the same, when their pages may be looked at | {shelf['AUROC with catalogue']:.3f} | "
-        f"{shelf['FPR@95 with catalogue']:.3f} |",
     ]
-    if "clothing" in figures:
-        clothing = figures["clothing"]
-        lines.append(f"| clothing, no page at all | {clothing['AUROC']:.3f} | {clothing['FPR@95']:.3f} |")
+    for told, part, ending in rows:
+        if part in figures:
+            cells = [_with_interval(figures[part][n + ending], figures[f"{part}_95"][n + ending]) for n in NAMES]
+            lines.append(f"| {told} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -241,19 +255,32 @@ encoders adapt` teaches a release new pages, without photos of them."""
     others = figures.get("beside", {})
     if not others:
         return f"{told} How much is lost was not measured on this release, which has met every product of the data set."
-    measured = [
-        (one["unseen"]["R@1"], one["mixed"]["new R@1"], one["mixed"]["trained R@1"], one["mixed"]["harmonic"])
-        for one in others.values()
+    columns = (("unseen", "R@1"), ("mixed", "new R@1"), ("mixed", "trained R@1"), ("mixed", "harmonic"))
+    rows = [
+        f"| {name} | {' | '.join(_with_interval(one[part][n], one[f'{part}_95'][n]) for part, n in columns)} |"
+        for name, one in others.items()
     ]
-    means = tuple(sum(column) / len(column) for column in zip(*measured, strict=True))
-    named = [*zip(others, measured, strict=True), *([("mean", means)] if len(measured) > 1 else [])]
-    rows = "\n".join(f"| {name} | {' | '.join(f'{value:.3f}' for value in row)} |" for name, row in named)
+    if len(others) > 1:
+        means = [sum(one[part][n] for one in others.values()) / len(others) for part, n in columns]
+        rows.append(f"| mean | {' | '.join(f'{value:.3f}' for value in means)} |")
+    table = "\n".join(rows)
     return f"""{told} Measured on releases that saw no photo of some products in training (R@1; "new" and
 "trained" with all pages in the gallery):
 
 | release | among new pages only | new | trained | harmonic mean |
 |---|---|---|---|---|
-{rows}"""
+{table}"""
+
+
+def _without_shelf(manifest: Manifest) -> str:
+    judgement = manifest.without_shelf
+    if isinstance(judgement, msgspec.UnsetType):
+        return ""
+    seen, threshold = judgement.calibration.seen, judgement.calibration.threshold
+    return (
+        f"; for streams without a shelf, in which all of the catalogue counts, they are {seen.temperature:g}, "
+        f"{seen.unknown_score:g} and {threshold:g}"
+    )
 
 
 def _use(manifest: Manifest) -> str:
@@ -267,7 +294,8 @@ def _use(manifest: Manifest) -> str:
 
 A frame is of a product with the share it gets in a soft-max of cosine / {seen.temperature:g} over the shelf and a
 constant {seen.unknown_score:g} for the unknown (words: / {spoken.temperature:g}, {spoken.unknown_score:g}); below
-{manifest.calibration.threshold:g} it is of no product. These were fitted on photos that training left out.
+{manifest.calibration.threshold:g} it is of no product. These were fitted on streams made of photos that training left
+out{_without_shelf(manifest)}.
 
 To adapt it to new pages: `python -m encoders adapt --release FOLDER --data CATALOGUE --out RUN`; to photos of other
 shops: `python -m encoders train`, then `calibrate`. It is not for recognising people, or anything about them."""

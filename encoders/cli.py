@@ -296,12 +296,14 @@ def _adapt(args: argparse.Namespace, progress: Progress) -> int:
 
 def _evaluate(args: argparse.Namespace, progress: Progress) -> int:
     from encoders.evaluate import evaluate, table, write_vectors
-    from encoders.release import load
+    from encoders.release import load, verified
 
     gates = [_gate(text) for text in args.fail_under]
     if None in gates:
         sys.stderr.write("--fail-under takes NAME=VALUE, such as R@1=0.9\n")
         return 2
+    if args.card:
+        verified(_release_folder(args))  # before minutes are spent: a card is of a release of kind lite
     release = load(args.release)
     result, query, gallery = evaluate(
         release,

@@ -66,28 +66,37 @@ def item_retrieval(query: Labelled, gallery: Labelled) -> dict[str, Any]:
     return figures
 
 
-def one_shot(prototypes: Labelled, query: Labelled, *, seeds: int = SEEDS) -> dict[str, float]:
-    """One random prototype per product, each query to the nearest: top-1, mean and deviation over the draws."""
-    keep = np.isin(query.labels, prototypes.labels)
-    right = []
-    for seed in range(seeds):
-        chosen = _one_each(prototypes.labels, seed)
-        right.append(_nearest(prototypes, chosen, query, keep))
-    return {"top-1": float(np.mean(right)), "deviation": float(np.std(right)), "draws": seeds}
+def one_shot(prototypes: Labelled, query: Labelled, *, seeds: int = SEEDS) -> dict[str, Any]:
+    """One random prototype per product, each query to the nearest: top-1, its 95 % interval over products, mean and
+    deviation over the draws."""
+    keep = np.flatnonzero(np.isin(query.labels, prototypes.labels))
+    right = [_nearest(prototypes, _one_each(prototypes.labels, seed), query, keep) for seed in range(seeds)]
+    return _shots(right, np.concatenate([query.labels[keep]] * seeds))
 
 
-def one_shot_within(samples: Labelled, *, seeds: int = SEEDS) -> dict[str, float]:
+def one_shot_within(samples: Labelled, *, seeds: int = SEEDS) -> dict[str, Any]:
     """The same inside one domain: the samples that were not drawn as prototypes are the queries. Raises ValueError if
     no product has a second sample."""
-    right = []
+    right, labels = [], []
     for seed in range(seeds):
         chosen = _one_each(samples.labels, seed)
-        others = np.ones(len(samples.labels), bool)
-        others[chosen] = False
-        if not others.any():
+        others = np.setdiff1d(np.arange(len(samples.labels)), chosen)
+        if not len(others):
             raise ValueError("no product has a second sample to ask with")
         right.append(_nearest(samples, chosen, samples, others))
-    return {"top-1": float(np.mean(right)), "deviation": float(np.std(right)), "draws": seeds}
+        labels.append(samples.labels[others])
+    return _shots(right, np.concatenate(labels))
+
+
+def _shots(right: list[NDArray[np.bool_]], labels: Names) -> dict[str, Any]:
+    """Of the hits of each draw, and the products of all draws' queries, one after the other."""
+    means = [float(np.mean(hits)) for hits in right]
+    return {
+        "top-1": float(np.mean(means)),
+        "top-1 95": product_interval(np.concatenate(right), labels),
+        "deviation": float(np.std(means)),
+        "draws": len(right),
+    }
 
 
 def directions(vectors: Mapping[str, Labelled]) -> dict[str, Any]:
@@ -125,7 +134,9 @@ def _one_each(labels: Names, seed: int) -> NDArray[np.int64]:
     return np.array([rng.choice(np.flatnonzero(labels == product)) for product in np.unique(labels)])
 
 
-def _nearest(prototypes: Labelled, chosen: NDArray[np.int64], query: Labelled, keep: NDArray[np.bool_]) -> float:
-    """The share of the kept queries whose nearest chosen prototype is of their product."""
+def _nearest(
+    prototypes: Labelled, chosen: NDArray[np.int64], query: Labelled, keep: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Of each kept query whether the nearest chosen prototype is of its product."""
     nearest = (query.vectors[keep] @ prototypes.vectors[chosen].T).argmax(axis=1)
-    return float(np.mean(prototypes.labels[chosen][nearest] == query.labels[keep]))
+    return np.asarray(prototypes.labels[chosen][nearest] == query.labels[keep])

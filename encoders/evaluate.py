@@ -15,14 +15,16 @@ from encoders.directions import directions, one_shot_within
 from encoders.errors import DataRefused
 from encoders.grocery import Photo, Product, read_grocery, split_photos
 from encoders.measure import (
-    RANKS,
+    Figures,
+    Intervals,
     Labelled,
     Vectors,
     calibration_error,
+    intervals,
     known_or_unknown,
+    new_and_trained,
     off_shelf,
     product_interval,
-    product_ranks,
     product_scores,
     ranks_and_precision,
     reliability,
@@ -144,19 +146,21 @@ def evaluate(
         "kinds": kinds(query, gallery.image, [_kind(photo) for photo in chosen]),
         "directions": directions({"P": gallery.image, "L": query}),
         "ablation": ablation(release, grocery.products, query, gallery, report),
-        "off_shelf": off_shelf(query, gallery.image),
-        "calibration": calibration_figures(release, query, gallery.image),
         "worst": worst(query, gallery.image, grocery.products),
         "products": by_product(query, gallery.image),
         "curves": {"reliability": reliability_curve(release, query, gallery.image)},
     }
+    result["off_shelf"], result["off_shelf_95"] = off_shelf(query, gallery.image)
+    result["calibration"], result["calibration_95"] = calibration_figures(release, query, gallery.image)
     if len(query.labels) > len(set(query.labels)):  # some product has a second photo to ask with
         result["one_shot_live"] = one_shot_within(query)
     if unseen:
+        if set(query.labels) <= set(unseen) or set(query.labels).isdisjoint(unseen):
+            raise DataRefused(data, "the photos are not both of products that were trained on and of others (--unseen)")
         result |= unseen_figures(query, gallery, np.array(sorted(unseen)), clear=release.clear)
     if clothing is not None:
         strangers = stranger_vectors(release, clothing, None, report)
-        result["clothing"] = known_or_unknown(query, gallery.image, strangers)
+        result["clothing"], result["clothing_95"] = known_or_unknown(query, gallery.image, strangers)
         best = [(rows @ gallery.image.vectors.T).max(axis=1) for rows in (query.vectors, strangers)]
         result["curves"]["clothing"] = trade_off(best[0], best[1])
     return result, query, gallery.image
@@ -170,33 +174,31 @@ def write_vectors(folder: Path, query: Labelled, gallery: Labelled) -> None:
 
 
 def unseen_figures(query: Labelled, gallery: Gallery, unseen: np.ndarray[Any, Any], *, clear: float) -> dict[str, Any]:
-    """Retrieval of products that were never trained on: among themselves, and in the whole catalogue beside trained
-    ones, as pages compete (`encoders.newcomers.lifted`) and without the lift of pages that training did not know. The
-    harmonic mean of new and trained R@1 in the mixed gallery is the honest one."""
-    new = np.isin(query.labels, unseen)
+    """Retrieval of products that were never trained on (measure.new_and_trained), as pages compete
+    (`encoders.newcomers.lifted`) and without the lift of pages that training did not know."""
     plain, products = product_scores(query, gallery.image)
     lift_of = dict(zip(gallery.image.labels, gallery.lift, strict=True))
     lifts = np.array([lift_of[product] for product in products])
-    fresh = np.isin(products, unseen)
     figures: dict[str, Any] = {}
     for name, scores in (("", lifted(plain, lifts, clear=clear)), (" without lift", plain)):
-        among = product_ranks(scores[new][:, fresh], products[fresh], query.labels[new])
-        first = product_ranks(scores, products, query.labels) == 1
-        found, old = float(np.mean(first[new])), float(np.mean(first[~new]))
-        figures[f"unseen{name}"] = {f"R@{k}": float(np.mean(among <= k)) for k in RANKS}
-        figures[f"mixed{name}"] = {
-            "new R@1": found,
-            "trained R@1": old,
-            "harmonic": 2 * found * old / max(1e-9, found + old),
-        }
+        parts, told = new_and_trained(scores, products, query.labels, unseen)
+        for part in ("unseen", "mixed"):
+            figures |= {f"{part}{name}": parts[part], f"{part}{name}_95": told[part]}
     return figures
 
 
-def calibration_figures(release: Release, query: Labelled, gallery: Labelled) -> dict[str, float]:
+def calibration_figures(release: Release, query: Labelled, gallery: Labelled) -> tuple[Figures, Intervals]:
     """Expected calibration error of the best product's share with the whole catalogue as gallery: with the release's
-    calibration, and of the bare cosine, which is what there was before."""
+    calibration, and of the bare cosine, which is what there was before; and their intervals over products."""
     cosine, told, right = _best(release, query, gallery)
-    return {"ECE": calibration_error(told, right), "ECE of the cosine": calibration_error(cosine, right)}
+
+    def errors(rows: NDArray[np.int64]) -> Figures:
+        return {
+            "ECE": calibration_error(told[rows], right[rows]),
+            "ECE of the cosine": calibration_error(cosine[rows], right[rows]),
+        }
+
+    return errors(np.arange(len(right))), intervals(errors, query.labels)
 
 
 def reliability_curve(release: Release, query: Labelled, gallery: Labelled) -> dict[str, list[list[float]]]:
@@ -287,25 +289,27 @@ def table(result: dict[str, Any]) -> str:
     """The figures for people."""
     lines = [f"{result['photos']} photos of {result['photo_products']} products, {result['pages']} pages"]
     for name, value in result["retrieval"].items():
-        lines.append(_row(name, value, result["retrieval_95"][name]))
+        lines.append(figure_row(name, value, result["retrieval_95"][name]))
     for length, one in result["prefixes"].items():
-        lines.append(_row(f"prefix {length}: R@1", one["R@1"], one["R@1 95"]))
+        lines.append(figure_row(f"prefix {length}: R@1", one["R@1"], one["R@1 95"]))
     for kind, one in result["kinds"].items():
-        lines.append(_row(f"{kind}: R@1", one["R@1"], one["R@1 95"]))
+        lines.append(figure_row(f"{kind}: R@1", one["R@1"], one["R@1 95"]))
     for direction, one in result["directions"]["directions"].items():
         figures, shot = one["retrieval"], one["one-shot"]
-        lines.append(_row(f"{direction}: R@1", figures["R@1"], figures["R@1 95"]) + f"   mAP {figures['mAP']:.3f}")
-        lines.append(_row(f"{direction}: one-shot", shot["top-1"]) + f"   sd   {shot['deviation']:.3f}")
+        lines.append(
+            figure_row(f"{direction}: R@1", figures["R@1"], figures["R@1 95"]) + f"   mAP {figures['mAP']:.3f}"
+        )
+        lines.append(figure_row(f"{direction}: one-shot", shot["top-1"], shot["top-1 95"]))
     if "one_shot_live" in result:
         shot = result["one_shot_live"]
-        lines.append(_row("live to live: one-shot", shot["top-1"]) + f"   sd   {shot['deviation']:.3f}")
+        lines.append(figure_row("live to live: one-shot", shot["top-1"], shot["top-1 95"]))
     for name in (name for name in ABLATIONS if name in result["ablation"]):
         one = result["ablation"][name]
-        lines.append(_row(f"{name}: R@1", one["R@1"], one["R@1 95"]))
+        lines.append(figure_row(f"{name}: R@1", one["R@1"], one["R@1 95"]))
     newcomers = ("unseen", "unseen without lift", "mixed", "mixed without lift")
     for part in (*newcomers, "off_shelf", "clothing", "calibration"):
         for name, value in result.get(part, {}).items():
-            lines.append(_row(f"{part}: {name}", value))
+            lines.append(figure_row(f"{part}: {name}", value, result[f"{part}_95"][name]))
     for row in result["worst"]:
         lines.append(
             f"  worst: {row['product_id']} {row['title']}, R@1 {row['R@1']:.2f}, "
@@ -314,6 +318,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, value: float, interval: Sequence[float] | None = None) -> str:
+def figure_row(name: str, value: float, interval: Sequence[float] | None = None) -> str:
+    """A line of a table: a figure and its 95 % interval."""
     told = "" if interval is None else f"   95 % {interval[0]:.3f} to {interval[1]:.3f}"
     return f"  {name:<34}{value:6.3f}{told}"

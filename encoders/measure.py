@@ -6,6 +6,7 @@ product is as similar as its best gallery vector, ties count against the query.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,10 @@ Vectors = NDArray[np.float32]
 Names = NDArray[np.str_]
 RANKS = (1, 5, 10)
 DRAWS = 2000
+FEWER_DRAWS = 400  # where each takes a sort
+
+Figures = dict[str, float]
+Intervals = dict[str, tuple[float, float]]
 
 
 class Labelled(NamedTuple):
@@ -91,14 +96,40 @@ def product_interval(values: NDArray[np.generic], labels: Names, *, seed: int = 
     return float(low), float(high)
 
 
-def known_or_unknown(query: Labelled, gallery: Labelled, unknown: Vectors) -> dict[str, float]:
+def intervals(
+    figures: Callable[[NDArray[np.int64]], Mapping[str, float]], labels: Names, *, seed: int = 0
+) -> Intervals:
+    """95 % percentile intervals of whatever `figures` makes of rows of the queries, whose products are `labels` (N,),
+    when products, with all their rows, are drawn with replacement. Draws of which a figure is none (NaN) do not count
+    for it."""
+    products, owner = np.unique(labels, return_inverse=True)
+    rows = [np.flatnonzero(owner == i) for i in range(len(products))]
+    rng = np.random.default_rng(seed)
+    drawn = [
+        figures(np.concatenate([rows[i] for i in rng.integers(0, len(products), len(products))]))
+        for _ in range(FEWER_DRAWS)
+    ]
+    return {name: _percentiles(np.array([one[name] for one in drawn])) for name in figures(np.arange(len(labels)))}
+
+
+def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def known_or_unknown(query: Labelled, gallery: Labelled, unknown: Vectors) -> tuple[Figures, Intervals]:
     """How well the highest similarity to the gallery tells known queries from unknown ones: AUROC (a tie is half), and
-    FPR@95, the share of unknown ones at or above the highest threshold that keeps 95 % of the known ones."""
-    return separation((query.vectors @ gallery.vectors.T).max(axis=1), (unknown @ gallery.vectors.T).max(axis=1))
+    FPR@95, the share of unknown ones at or above the highest threshold that keeps 95 % of the known ones. And their
+    intervals over the products of the known; the unknown, which are of none, stay."""
+    known, strange = ((rows @ gallery.vectors.T).max(axis=1) for rows in (query.vectors, unknown))
+    return separation(known, strange), intervals(lambda rows: separation(known[rows], strange), query.labels)
 
 
-def separation(known: NDArray[np.floating], strange: NDArray[np.floating]) -> dict[str, float]:
-    """AUROC and FPR@95 of scores (N,) that should be higher for the known than for the strange."""
+def separation(known: NDArray[np.floating], strange: NDArray[np.floating]) -> Figures:
+    """AUROC and FPR@95 of scores (N,) that should be higher for the known than for the strange; NaN where there is
+    nothing of one of them."""
+    if not len(known) or not len(strange):
+        return {"AUROC": float("nan"), "FPR@95": float("nan")}
     ordered = np.sort(known)
     above = len(ordered) - np.searchsorted(ordered, strange, side="right")
     level = np.searchsorted(ordered, strange, side="right") - np.searchsorted(ordered, strange, side="left")
@@ -109,28 +140,63 @@ def separation(known: NDArray[np.floating], strange: NDArray[np.floating]) -> di
     }
 
 
-def off_shelf(query: Labelled, gallery: Labelled, *, ways: int = 20, draws: int = 20) -> dict[str, float]:
-    """Known against unknown where the unknown are products of the same catalogue that are not on the shelf.
+def off_shelf(query: Labelled, gallery: Labelled, *, ways: int = 20, draws: int = 20) -> tuple[Figures, Intervals]:
+    """Known against unknown where the unknown are products of the same catalogue that are not on the shelf, and its
+    intervals over products.
 
     Mean over `draws` random shelves of `ways` products. `AUROC` knows only the shelf; `AUROC with catalogue` may see
-    that another page of the catalogue fits better: the best shelf similarity minus the best one off the shelf.
+    that another page of the catalogue fits better: the best shelf similarity minus the best one off the shelf. NaN
+    where no shelf has queries both on and off it.
     """
     scores, products = product_scores(query, gallery)
-    plain, informed = [], []
-    for seed in range(draws):
+    shelves = []
+    for seed in range(draws if len(products) > 1 else 0):
         shelf = np.random.default_rng(seed).choice(products, min(ways, len(products) - 1), replace=False)
         on = np.isin(products, shelf)
-        known = np.isin(query.labels, shelf)
-        if not known.any() or known.all():
-            continue
         best = scores[:, on].max(axis=1)
-        margin = best - scores[:, ~on].max(axis=1)
-        plain.append(separation(best[known], best[~known]))
-        informed.append(separation(margin[known], margin[~known]))
-    names = ("AUROC", "FPR@95")
-    return {name: float(np.mean([one[name] for one in plain])) for name in names} | {
-        f"{name} with catalogue": float(np.mean([one[name] for one in informed])) for name in names
-    }
+        shelves.append((np.isin(query.labels, shelf), best, best - scores[:, ~on].max(axis=1)))
+
+    def figures(rows: NDArray[np.int64]) -> Figures:
+        told: dict[str, list[float]] = {}
+        for known, best, margin in shelves:
+            mine = known[rows]
+            if mine.any() and not mine.all():
+                for ending, values in (("", best[rows]), (" with catalogue", margin[rows])):
+                    for name, value in separation(values[mine], values[~mine]).items():
+                        told.setdefault(name + ending, []).append(value)
+        names = ("AUROC", "FPR@95", "AUROC with catalogue", "FPR@95 with catalogue")
+        return {name: float(np.mean(told[name])) if name in told else float("nan") for name in names}
+
+    return figures(np.arange(len(query.labels))), intervals(figures, query.labels)
+
+
+def new_and_trained(
+    scores: NDArray[np.float64], products: Names, labels: Names, unseen: Names
+) -> tuple[dict[str, Figures], dict[str, Intervals]]:
+    """Of queries (N,) of products `labels` against `products` (P,), sorted, by their scores (N, P), where training
+    never met the products `unseen`: `seen` and `unseen`, R@k of each kind among its own pages, and `mixed`, R@1 of both
+    with all pages in the gallery and their harmonic mean, which is the honest figure. And the intervals over products.
+    Raises ValueError if one kind has no query."""
+    new, fresh = np.isin(labels, unseen), np.isin(products, unseen)
+    if new.all() or not new.any():
+        raise ValueError(f"{int(new.sum())} of {len(new)} queries are of products that were never trained on")
+    parts: dict[str, Figures] = {}
+    told: dict[str, Intervals] = {}
+    for name, mine, pages in (("seen", ~new, ~fresh), ("unseen", new, fresh)):
+        among = product_ranks(scores[mine][:, pages], products[pages], labels[mine])
+        parts[name] = {f"R@{k}": float(np.mean(among <= k)) for k in RANKS}
+        told[name] = {f"R@{k}": product_interval(among <= k, labels[mine]) for k in RANKS}
+    first = product_ranks(scores, products, labels) == 1
+
+    def mixed(rows: NDArray[np.int64]) -> Figures:
+        hits, kinds = first[rows], new[rows]
+        if kinds.all() or not kinds.any():
+            return dict.fromkeys(("new R@1", "trained R@1", "harmonic"), float("nan"))
+        found, old = float(np.mean(hits[kinds])), float(np.mean(hits[~kinds]))
+        return {"new R@1": found, "trained R@1": old, "harmonic": 2 * found * old / max(1e-9, found + old)}
+
+    parts["mixed"], told["mixed"] = mixed(np.arange(len(labels))), intervals(mixed, labels)
+    return parts, told
 
 
 def shares(scores: NDArray[np.float64], *, temperature: float, unknown_score: float) -> NDArray[np.float64]:

@@ -26,6 +26,21 @@ def write_plots(figures: Mapping[str, Any], folder: Path) -> list[Path]:
     return written
 
 
+def write_direction_plot(figures: Mapping[str, Any], folder: Path) -> Path:
+    """directions.png of what `python -m encoders.cope evaluate` found: R@1 of each direction, and of live clips to
+    pages of products that were trained on and of others; the path written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [(name, one["retrieval"]["R@1"], one["retrieval"]["R@1 95"]) for name, one in figures["directions"].items()]
+    pages = figures["live to pages"]
+    parts = [("retrieval", "R@1"), ("seen", "R@1"), ("unseen", "R@1"), ("mixed", "new R@1"), ("mixed", "trained R@1")]
+    rows += [
+        (f"to pages: {part} {name}", pages[part][name], pages[f"{part}_95"][name])
+        for part, name in parts
+        if part in pages
+    ]
+    return _write(folder / "directions.png", lambda axes: _shares(axes, rows))
+
+
 def _write(path: Path, draw: Any) -> Path:
     """Draws into a figure of its own: pyplot would keep them all, and ask for a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -44,7 +59,12 @@ def _retrieval(axes: Axes, figures: Mapping[str, Any]) -> None:
     for name in ("frames only", "words only", "both"):
         one = figures["ablation"][name]
         rows.append((name, one["R@1"], one["R@1 95"]))
-    rows.reverse()
+    _shares(axes, rows)
+
+
+def _shares(axes: Axes, rows: Sequence[tuple[str, float, Sequence[float]]]) -> None:
+    """Figures with their intervals, the first at the top."""
+    rows = rows[::-1]
     values = [value for _, value, _ in rows]
     below = [max(0.0, value - low) for _, value, (low, _) in rows]
     above = [max(0.0, high - value) for _, value, (_, high) in rows]

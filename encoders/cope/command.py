@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run there goes on")
     train.add_argument("--max-steps", type=int, help="stop before the schedule ends")
 
-    text = "six-direction retrieval and one-shot classification"
+    text = "six-direction retrieval, one-shot classification, live clips to pages of seen and unseen products"
     evaluate = verb("evaluate", text, "--run runs/cope --data ROPE --split test", _evaluate)
     evaluate.add_argument("--run", dest="folder", type=Path, required=True, help="folder that train wrote")
     evaluate.add_argument("--data", type=Path, required=True, help="data set in the layout that the config names")
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "--trained", action="store_true", help="also measure products that were trained on (refused otherwise)"
     )
     evaluate.add_argument("--json", type=Path, help="also write the figures here")
+    evaluate.add_argument("--plots", type=Path, help="folder to draw the figures into")
 
     text = "pack a run, or a CLIP checkpoint as it is, as a release"
     export = verb("export", text, "--checkpoint openai/clip-vit-base-patch16 --out releases/clip", _export)
@@ -104,7 +105,7 @@ def _train(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
 
 def _evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    from encoders.cope.evaluate import embed, load_run, trained_products
+    from encoders.cope.evaluate import embed, load_run, to_pages, to_pages_table, trained_products
     from encoders.cope.samples import refuse_shared_products
     from encoders.cope.train import read_samples
     from encoders.directions import directions, directions_table
@@ -114,14 +115,20 @@ def _evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     trained = trained_products(args.folder)
     if not args.trained:
         refuse_shared_products(trained, samples.by_product, args.data)
-    result = directions(embed(config, towers, backbone, samples, progress))
+    vectors = embed(config, towers, backbone, samples, progress)
+    result = directions(vectors)
+    result["live to pages"] = to_pages(vectors, trained)
     result["trained products"] = len(trained & set(samples.by_product))
     result["bad rows"] = dict(samples.bad)
     progress.close()
-    sys.stdout.write(directions_table(result) + "\n")
+    sys.stdout.write(f"{directions_table(result)}\n{to_pages_table(result['live to pages'])}\n")
+    if args.plots:
+        from encoders.plots import write_direction_plot
+
+        write_direction_plot(result, args.plots)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return {name: value for name, value in result.items() if name != "directions"}
+    return {name: value for name, value in result.items() if name not in ("directions", "live to pages")}
 
 
 def _export(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:

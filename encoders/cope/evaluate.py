@@ -5,8 +5,9 @@ Pages count with title and image together, videos and clips by their frames; uni
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ from encoders.cope.samples import DomainName, Samples
 from encoders.cope.towers import Towers
 from encoders.cope.weights import fill
 from encoders.errors import DataRefused, WeightsRefused
-from encoders.measure import Labelled
+from encoders.evaluate import figure_row
+from encoders.measure import Labelled, new_and_trained, off_shelf, product_scores, retrieval, retrieval_intervals
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 
@@ -81,3 +83,40 @@ def embed(
             raise DataRefused(Path(domain), f"no {domain} that can be read")
         found[letter] = Labelled(np.concatenate(rows), np.array(labels))
     return found
+
+
+def to_pages(vectors: Mapping[str, Labelled], trained: frozenset[str]) -> dict[str, Any]:
+    """Live clips against the pages of `embed`, by product as `encoders.evaluate` ranks them: retrieval, products off
+    the shelf told from those on it and, where the data has products that were `trained` on and others, each kind among
+    its own pages and both together; each with 95 % intervals over products. Clips of products without a page are left
+    out.
+
+    There is no calibration error: a run has no calibration, which is fitted to a release. Nor an ablation of the live
+    side, which is frames alone. Raises DataRefused where no clip has a page.
+    """
+    pages = vectors["P"]
+    clips = vectors["L"].of(pages.labels)
+    if not len(clips.labels):
+        raise DataRefused(Path("live"), "no clip is of a product that has a page")
+    figures: dict[str, Any] = {
+        "retrieval": retrieval(clips, pages),
+        "retrieval_95": retrieval_intervals(clips, pages),
+    }
+    figures["off_shelf"], figures["off_shelf_95"] = off_shelf(clips, pages)
+    unseen = np.array(sorted(set(pages.labels) - trained))
+    new = np.isin(clips.labels, unseen)
+    if new.any() and not new.all():
+        scores, products = product_scores(clips, pages)
+        parts, told = new_and_trained(scores, products, clips.labels, unseen)
+        for part, values in parts.items():
+            figures |= {part: values, f"{part}_95": told[part]}
+    return figures
+
+
+def to_pages_table(figures: Mapping[str, Any]) -> str:
+    """The figures for people."""
+    lines = ["live clips to pages, by product"]
+    for part in ("retrieval", "seen", "unseen", "mixed", "off_shelf"):
+        for name, value in figures.get(part, {}).items():
+            lines.append(figure_row(f"{part}: {name}", value, figures[f"{part}_95"][name]))
+    return "\n".join(lines)

@@ -201,6 +201,15 @@ def test_adapt_needs_towers_trained_here_and_says_so(
     assert "'streamproc-clip-release/1'; this takes a release of kind lite only" in capsys.readouterr().err
 
 
+def test_a_card_is_refused_before_anything_is_measured(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = str(tmp_path / "nowhere")
+
+    assert 2 == encoders_main(["evaluate", "--release", str(folder), "--data", nowhere, "--card", "--quiet"])
+    assert "kind lite only" in capsys.readouterr().err
+
+
 def test_a_folder_in_use_and_a_foreign_checkpoint_are_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

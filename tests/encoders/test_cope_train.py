@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -79,14 +80,35 @@ def test_one_command_trains_and_evaluates(rope: Path, tmp_path: Path, capsys: py
     shown = ["evaluate", "--quiet", "--run", str(out), "--data", str(rope), "--split", "training"]
     assert 2 == main(shown)
     assert "6 products were trained on too, such as product0" in capsys.readouterr().err
-    assert 0 == main([*shown, "--trained", "--json", str(tmp_path / "figures.json")])
+    assert 0 == main(
+        [*shown, "--trained", "--json", str(tmp_path / "figures.json"), "--plots", str(tmp_path / "plots")]
+    )
+    assert (tmp_path / "plots" / "directions.png").read_bytes().startswith(b"\x89PNG")
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["mean R@1"] > 1 / 6
     assert (6, {"missing picture": 1, "no picture": 1}) == (told["trained products"], told["bad rows"])
     bad = [json.loads(line) for line in (out / "bad_rows.jsonl").read_text("utf-8").splitlines()]
     assert {"missing picture", "no picture"} == {row["fault"] for row in bad}
     assert all(row["row"].startswith("training_page_images.txt:") or row["row"] == "page tr22" for row in bad)
-    assert set(DIRECTIONS) == set(json.loads((tmp_path / "figures.json").read_text("utf-8"))["directions"])
+    figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    assert set(DIRECTIONS) == set(figures["directions"])
+    assert {"retrieval", "off_shelf"} <= set(figures["live to pages"])
+
+
+def test_clips_are_ranked_among_pages_that_were_trained_on_and_others() -> None:
+    products = np.array(["a", "b", "c", "d"])
+    pages = Labelled(np.eye(4, dtype=np.float32), products)
+    clips = Labelled(np.eye(4, dtype=np.float32)[[0, 1, 2, 1, 0]], np.array(["a", "b", "c", "d", "gone"]))
+    figures = evaluate.to_pages({"P": pages, "L": clips}, frozenset({"a", "b"}))
+    table = evaluate.to_pages_table(figures)
+
+    assert (0.75, 0.5, 1.0) == (
+        figures["retrieval"]["R@1"], figures["mixed"]["new R@1"], figures["mixed"]["trained R@1"]
+    )  # fmt: skip
+    assert "mixed: harmonic" in table
+    assert "unseen" not in evaluate.to_pages({"P": pages, "L": clips}, frozenset(products))
+    with pytest.raises(DataRefused, match="no clip is of a product that has a page"):
+        evaluate.to_pages({"P": pages, "L": clips.of(np.array(["gone"]))}, frozenset())
 
 
 def test_a_run_that_was_cut_short_goes_on_exactly(rope: Path, tmp_path: Path) -> None:
