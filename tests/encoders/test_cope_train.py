@@ -105,10 +105,19 @@ def test_clips_are_ranked_among_pages_that_were_trained_on_and_others() -> None:
     assert (0.75, 0.5, 1.0) == (
         figures["retrieval"]["R@1"], figures["mixed"]["new R@1"], figures["mixed"]["trained R@1"]
     )  # fmt: skip
-    assert "mixed: harmonic" in table
+    assert (4, True) == (figures["products"], "mixed: harmonic" in table)
     assert "unseen" not in evaluate.to_pages({"P": pages, "L": clips}, frozenset(products))
     with pytest.raises(DataRefused, match="no clip is of a product that has a page"):
         evaluate.to_pages({"P": pages, "L": clips.of(np.array(["gone"]))}, frozenset())
+
+
+def test_of_many_products_a_fixed_draw_is_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "MOST_PRODUCTS", 3)
+    every = Labelled(np.eye(8, dtype=np.float32), np.array([f"p{i}" for i in range(8)]))
+    told = [evaluate.to_pages({"P": every, "L": every}, frozenset()) for _ in range(2)]
+
+    assert told[0] == told[1]
+    assert 3 == told[0]["products"]
 
 
 def test_a_run_that_was_cut_short_goes_on_exactly(rope: Path, tmp_path: Path) -> None:
