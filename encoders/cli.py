@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the answer is no (a figure is under its gate, training sto
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import shlex
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from encoders.errors import ConfigRefused, DataRefused, EncodersError, TrainingStopped
+from encoders.process import tune_process
 
 if TYPE_CHECKING:
     from encoders.config import TrainingConfig
-
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
 class Progress:
@@ -428,19 +426,6 @@ def _holdout(args: argparse.Namespace, progress: Progress) -> int:
     held = split_photos(grocery.photos, holdout=config.data.holdout, fold=config.data.fold)[1]
     _say({"photos": copy_photos(held, args.out), "out": str(args.out), "holdout": config.data.holdout})
     return 0
-
-
-def tune_process() -> None:
-    """One thread, and memory that is kept: a step allocates and frees a gigabyte, and the kernel would clear it anew
-    each time (a third of the run). Must come before torch is imported."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 256 << 20)):
-        mallopt(option, value)
 
 
 def _config(args: argparse.Namespace) -> TrainingConfig:

@@ -23,6 +23,10 @@ class _Refused(EncodersError):
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = path, reason
 
+    def __reduce__(self) -> tuple[type[_Refused], tuple[Path, str]]:
+        """Made again from what it was made of, where it comes from another process."""
+        return type(self), (self.path, self.reason)
+
 
 class ConfigRefused(_Refused):
     """A training config that cannot be followed; the reason names the key."""
@@ -50,3 +54,7 @@ class TrainingStopped(EncodersError):
     def __init__(self, step: int, path: Path) -> None:
         super().__init__(f"step {step}: the loss is not a number; the ids of the batch are in {path}")
         self.step, self.path = step, path
+
+    def __reduce__(self) -> tuple[type[TrainingStopped], tuple[int, Path]]:
+        """Made again from what it was made of, where it comes from another process."""
+        return type(self), (self.step, self.path)

@@ -6,17 +6,24 @@ learns its catalogue by heart and one that often meets other colours know better
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import msgspec
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from encoders.config import TrainingConfig
-from encoders.train import WARM, replace_file, train
+from encoders.errors import EncodersError, WeightsRefused
+from encoders.process import tune_process
+from encoders.train import WARM, prepared, replace_file, train
 from encoders.views import Report
 
 
@@ -44,22 +51,96 @@ def train_soup(
     steps: int | None = None,
     report: Report,
 ) -> Path:
-    """Trains every run of the config, one after another in OUT/0, OUT/1 ..., and writes the mean of their weights to
-    OUT/image.safetensors, which it returns, and where all began to OUT/warm.safetensors; a config without a soup is
-    trained in OUT itself. What was cut short goes on. Raises DataRefused, WeightsRefused and TrainingStopped."""
+    """Trains every run of the config in OUT/0, OUT/1 ..., as many side by side as there are cores, and writes the mean
+    of their weights to OUT/image.safetensors, which it returns, and where all began to OUT/warm.safetensors; a config
+    without a soup is trained in OUT itself. What was cut short goes on. Raises DataRefused, WeightsRefused and
+    TrainingStopped."""
     if not config.soup:
         return train(config, data, out, cache=cache, steps=steps, report=report)
-    weights = []
+    runs = []
     for k, member in enumerate(members(config)):
         folder = out / str(k)
         if k:  # the head is warmed up once for all
             folder.mkdir(exist_ok=True)
             shutil.copyfile(out / "0" / WARM, folder / WARM)
-        weights.append(train(member, data, folder, cache=cache or out / "views", steps=steps, report=report))
+        # Before they part, so that no two make the same views.
+        prepared(member, data, folder, cache=cache or out / "views", report=report)
+        runs.append(_Run(member, data, folder, cache or out / "views", steps))
+    weights = _side_by_side(runs, report)
     shutil.copyfile(out / "0" / WARM, out / WARM)
     mean = averaged([load_file(path) for path in weights])
     replace_file(out / "image.safetensors", partial(save_file, mean))
     return out / "image.safetensors"
+
+
+class _Run(NamedTuple):
+    config: TrainingConfig
+    data: Path
+    out: Path
+    cache: Path
+    steps: int | None
+
+
+class _Told(NamedTuple):
+    """What a run says of itself while it trains."""
+
+    what: str
+    done: int
+    total: int
+    figures: dict[str, float]
+
+
+def _side_by_side(runs: Sequence[_Run], report: Report) -> list[Path]:
+    """The weights of each, trained in a process each. All steps make one bar; the figures are of whoever spoke last."""
+    spawn = multiprocessing.get_context("spawn")
+    cores = len(os.sched_getaffinity(0))
+    weights: dict[int, Path] = {}
+    steps = [0] * len(runs)
+    every = sum(min(run.steps or run.config.optimiser.steps, run.config.optimiser.steps) for run in runs)
+    waiting = list(enumerate(runs))
+    with ExitStack() as stack:
+        talking: dict[Connection, int] = {}
+        while waiting or talking:
+            while waiting and len(talking) < cores:
+                k, run = waiting.pop(0)
+                hears, says = spawn.Pipe(duplex=False)
+                process = spawn.Process(target=_train_apart, args=(run, says), daemon=True)
+                process.start()
+                stack.callback(process.join)
+                stack.callback(process.terminate)
+                says.close()  # so that a process that dies without a word is an end of file
+                talking[hears] = k
+            for ready in wait(list(talking)):
+                hears, k = cast("Connection", ready), talking[cast("Connection", ready)]
+                try:
+                    said = hears.recv()
+                except EOFError:
+                    raise WeightsRefused(
+                        runs[k].out, "the run ended without a word; start it again, it goes on"
+                    ) from None
+                if isinstance(said, Exception):
+                    raise said
+                if isinstance(said, Path):
+                    weights[k] = said
+                    del talking[hears]
+                elif said.what == "train":
+                    steps[k] = said.done
+                    report("train", sum(steps), every, said.figures)
+    return [weights[k] for k in range(len(runs))]
+
+
+def _train_apart(run: _Run, says: Connection) -> None:
+    """In a process of its own. Every step is told, so that a run that nobody hears any more ends with its next one."""
+
+    def tell(what: str, done: int, total: int, figures: dict[str, float]) -> None:
+        says.send(_Told(what, done, total, figures))
+
+    tune_process()
+    with suppress(BrokenPipeError):
+        try:
+            says.send(train(run.config, run.data, run.out, cache=run.cache, steps=run.steps, report=tell))
+        except EncodersError as why:
+            says.send(why)
 
 
 def averaged(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -74,14 +74,8 @@ def train(
     Views are kept below `cache` (OUT/views), which several runs may share.
     Raises DataRefused, WeightsRefused and TrainingStopped.
     """
-    out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    grocery = read_grocery(data, config.data.split)
-    tower = new_tower(config)
-    root = cache or out / "views"
-    views = view_cache(config, grocery, tower.backbone, root, report)
-    album = training_album(config, grocery, views, swapped_caches(config, grocery, tower.backbone, root, report))
-    warm(config, tower, album, out / WARM, report)
+    tower, album = prepared(config, data, out, cache=cache, report=report)
     batch = config.batch
     sampler = ProductSampler(
         album.labels.tolist(),
@@ -111,6 +105,20 @@ def train(
     weights = out / "image.safetensors"
     replace_file(weights, lambda path: save_file({k: v.contiguous() for k, v in run.average.items()}, path))
     return weights
+
+
+def prepared(
+    config: TrainingConfig, data: Path, out: Path, *, cache: Path | None, report: Report
+) -> tuple[ImageTower, Album]:
+    """The tower with its head warmed up and all that it will look at; what is there already is not made again."""
+    out.mkdir(parents=True, exist_ok=True)
+    grocery = read_grocery(data, config.data.split)
+    tower = new_tower(config)
+    root = cache or out / "views"
+    views = view_cache(config, grocery, tower.backbone, root, report)
+    album = training_album(config, grocery, views, swapped_caches(config, grocery, tower.backbone, root, report))
+    warm(config, tower, album, out / WARM, report)
+    return tower, album
 
 
 def training_photos(config: TrainingConfig, grocery: Grocery) -> tuple[tuple[Photo, ...], tuple[Photo, ...]]:
