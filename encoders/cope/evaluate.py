@@ -87,10 +87,11 @@ def embed(
 
 
 def to_pages(vectors: Mapping[str, Labelled], trained: frozenset[str]) -> dict[str, Any]:
-    """Live clips against the pages of `embed`, by product as `encoders.evaluate` ranks them: retrieval, products off
-    the shelf told from those on it and, where the data has products that were `trained` on and others, each kind among
-    its own pages and both together; each with 95 % intervals over products. Clips of products without a page are left
-    out; of more than MOST_PRODUCTS products a fixed draw is measured, since all clips meet all pages in memory.
+    """Live clips against the pages of `embed`, by product as `encoders.evaluate` ranks them: retrieval; products off
+    the shelf told from those on it, where clips are of several; and, where the data has products that were `trained` on
+    and others, each kind among its own pages and both together; each with 95 % intervals over products. Clips of
+    products without a page are left out; of more than MOST_PRODUCTS products a fixed draw is measured, since all clips
+    meet all pages in memory.
 
     There is no calibration error: a run has no calibration, which is fitted to a release. Nor an ablation of the live
     side, which is frames alone. Raises DataRefused where no clip has a page.
@@ -106,7 +107,8 @@ def to_pages(vectors: Mapping[str, Labelled], trained: frozenset[str]) -> dict[s
         "retrieval": retrieval(clips, pages),
         "retrieval_95": retrieval_intervals(clips, pages),
     }
-    figures["off_shelf"], figures["off_shelf_95"] = off_shelf(clips, pages)
+    if len(np.unique(clips.labels)) > 1:
+        figures["off_shelf"], figures["off_shelf_95"] = off_shelf(clips, pages)
     unseen = np.array(sorted(set(pages.labels) - trained))
     new = np.isin(clips.labels, unseen)
     if new.any() and not new.all():

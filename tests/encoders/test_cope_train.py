@@ -111,6 +111,17 @@ def test_clips_are_ranked_among_pages_that_were_trained_on_and_others() -> None:
         evaluate.to_pages({"P": pages, "L": clips.of(np.array(["gone"]))}, frozenset())
 
 
+def test_clips_of_one_product_leave_nothing_to_tell_apart_and_no_figure_that_is_none() -> None:
+    products = np.array(["a", "b"])
+    pages = Labelled(np.eye(2, dtype=np.float32), products)
+    figures = evaluate.to_pages({"P": pages, "L": pages.of(products[:1])}, frozenset())
+
+    assert 1.0 == figures["retrieval"]["R@1"]
+    assert "off_shelf" not in figures
+    assert json.dumps(figures, allow_nan=False)  # NaN is not JSON
+    assert "off_shelf" not in evaluate.to_pages_table(figures)
+
+
 def test_of_many_products_a_fixed_draw_is_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "MOST_PRODUCTS", 3)
     every = Labelled(np.eye(8, dtype=np.float32), np.array([f"p{i}" for i in range(8)]))
