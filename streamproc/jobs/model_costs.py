@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamproc.adapters.cope_encoder import CopeEncoder, load_encoder
-from streamproc.adapters.ct2_speech import Ct2Speech
 from streamproc.adapters.evidence_frames import EvidenceFrames
 from streamproc.adapters.object_store import FsspecObjectStore
 from streamproc.adapters.page_images import StoredPageImages
@@ -24,7 +23,7 @@ from streamproc.core.embedding import ClipEmbedding, PageEmbedding, SeenVector, 
 from streamproc.core.gallery import Gallery
 from streamproc.core.span import Span
 from streamproc.embedded.demo.voice import RATE, Voice
-from streamproc.jobs.bench_speech import listen
+from streamproc.jobs.bench_speech import listen, make_transcriber
 from streamproc.ports import ReleaseFacts
 
 CLIP_MS: Final = 2_000
@@ -64,7 +63,7 @@ def model_costs(frames: ClipFrames) -> dict[str, float]:
 
 
 async def _speech_costs(hint: str) -> dict[str, float]:
-    voice, transcriber = SileroVoiceActivity(), Ct2Speech()
+    voice, transcriber = SileroVoiceActivity(), make_transcriber("openvino")
     sound = half_time_talk()
     try:
         await listen(sound, voice, transcriber, hint=hint)  # loads what is loaded at the first call

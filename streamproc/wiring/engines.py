@@ -172,9 +172,15 @@ def load_transcriber(settings: Settings) -> Transcriber:
         from streamproc.adapters.whisper_speech import WhisperSpeech
 
         return WhisperSpeech(settings.speech_model or None, cache=settings.cache_dir)
-    from streamproc.adapters.ct2_speech import Ct2Speech
+    from streamproc.adapters.queued_speech import QueuedSpeech
 
-    return Ct2Speech(settings.speech_model or None, cache=settings.cache_dir)
+    if settings.speech == "ct2":
+        from streamproc.adapters.ct2_model import Ct2Model
+
+        return QueuedSpeech(Ct2Model(settings.speech_model or None, cache=settings.cache_dir))
+    from streamproc.adapters.openvino_model import OpenVinoModel
+
+    return QueuedSpeech(OpenVinoModel(settings.speech_model or None, cache=settings.cache_dir))
 
 
 @asynccontextmanager
