@@ -31,8 +31,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     health_port: Annotated[int, Meta(ge=0, le=65535)] = 0  # 0: no health server
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["auto", "f32"] = "auto"  # of pictures' vectors; auto: bfloat16 where the processor computes it
-    # OpenVINO int8, CTranslate2 int8 (the faster one without AVX512-VNNI), openai-whisper, or none
-    speech: Literal["openvino", "ct2", "whisper", "off"] = "openvino"
+    # OpenVINO or CTranslate2 in int8, openai-whisper, or none; auto: the faster of the first two on this processor
+    speech: Literal["auto", "openvino", "ct2", "whisper", "off"] = "auto"
     speech_model: str = ""  # a directory or model name; empty: the base model that the packages ship
     frame_interval_ms: Annotated[int, Meta(ge=40, le=10_000)] = 1_000
     decoders: Annotated[int, Meta(ge=1, le=64)] = 1  # decoding child processes

@@ -63,7 +63,8 @@ class OpenVinoModel:
                 "speech", "needs openvino and faster-whisper: install streamproc[perceive]"
             ) from missing
         except (OSError, struct.error, ValueError, KeyError) as why:
-            raise Misconfigured(SETTING, f"{found.directory} does not load: {why}") from why
+            reason = f"{found.directory} does not load: {why}; STREAMPROC_SPEECH=ct2 takes quantised weights too"
+            raise Misconfigured(SETTING, reason) from why
         self._tensor: Any = openvino.Tensor
         core = openvino.Core()
         half = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -85,9 +86,8 @@ class OpenVinoModel:
             seconds: compiled(graphs.encoder_graph(variables, seconds=seconds, numbers=numbers))
             for seconds in (SHORT_S, LONG_S, FULL_S)
         }
-        heads = config.get("alignment_heads") or [
-            (layer, head) for layer in range(shape.decoder_layers // 2, shape.decoder_layers) for head in range(shape.heads)
-        ]  # openai-whisper's own default
+        upper = range(shape.decoder_layers // 2, shape.decoder_layers)  # openai-whisper's own default
+        heads = config.get("alignment_heads") or [(layer, head) for layer in upper for head in range(shape.heads)]
         heads = [(int(layer), int(head)) for layer, head in heads]
         self._decoder = compiled(graphs.decoder_graph(variables, alignment_heads=heads, numbers=numbers))
         self._decoder.set_tensor("order", self._tensor(np.zeros(1, np.int32)))

@@ -36,9 +36,7 @@ class QueuedSpeech(Generic[W]):
     as the speech's language is (`speech_hint`). `languages` limits what detection may find.
     """
 
-    def __init__(
-        self, model: SpeechModel[W], *, languages: Sequence[str] = (), doubts: Doubts | None = None
-    ) -> None:
+    def __init__(self, model: SpeechModel[W], *, languages: Sequence[str] = (), doubts: Doubts | None = None) -> None:
         self._model = model
         self._languages = languages
         self._doubts = doubts or Doubts()

@@ -85,9 +85,7 @@ def decoder_graph(
     parts, shape = _Parts(variables), shape_of(variables)
     tokens, mask = _input("tokens", [1, -1, shape.width]), _input("mask", [1, 1, -1, -1])
     rows, order = _input("rows", [-1], openvino.Type.i64), _input("order", [1], openvino.Type.i32)
-    shown = [
-        _input(f"shown{i}", [1, shape.heads, -1, HEAD], numbers) for i in range(2 * shape.decoder_layers)
-    ]
+    shown = [_input(f"shown{i}", [1, shape.heads, -1, HEAD], numbers) for i in range(2 * shape.decoder_layers)]
     states: list[Any] = []
     looks: list[Any] = []
     x: Any = tokens

@@ -38,7 +38,7 @@ from streamproc.errors import Misconfigured
 class WhisperSpeech:
     """`ports.Transcriber` in float32 on one thread of its own, one utterance at a time.
 
-    About three times the cost of `Ct2Speech`. Takes the same weights and the same arguments.
+    About three times the cost of `Ct2Model`. Takes the same weights and the same arguments.
     """
 
     def __init__(

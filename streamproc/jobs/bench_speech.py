@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamproc.adapters.file_sound import sound_of
 from streamproc.adapters.release_folders import read_facts, shipped_releases
+from streamproc.adapters.speech_engine import SpeechEngine, load_speech
 from streamproc.adapters.voice_activity import SileroVoiceActivity
 from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
@@ -291,30 +292,13 @@ async def measure_nothing(
     }
 
 
-def make_transcriber(backend: str) -> Transcriber:
-    """The backend by its name in the settings."""
-    if backend == "whisper":
-        from streamproc.adapters.whisper_speech import WhisperSpeech
-
-        return WhisperSpeech()
-    from streamproc.adapters.queued_speech import QueuedSpeech
-
-    if backend == "ct2":
-        from streamproc.adapters.ct2_model import Ct2Model
-
-        return QueuedSpeech(Ct2Model())
-    from streamproc.adapters.openvino_model import OpenVinoModel
-
-    return QueuedSpeech(OpenVinoModel())
-
-
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("folder", type=Path, nargs="?", help="what bench/make_streams.py wrote")
-    parser.add_argument("--backend", choices=["openvino", "ct2", "whisper"], default="openvino")
+    parser.add_argument("--backend", choices=get_args(SpeechEngine), default="auto")
     parser.add_argument("--hint", help="any text, `none` for none (default: that of the shipped release `lite`)")
     parser.add_argument("--streams", type=int, help="only the first so many")
     parser.add_argument(
@@ -327,8 +311,8 @@ def main() -> None:
         parser.error("BENCH_OUT or --nothing MINUTES")
     try:
         hint = {None: read_facts(shipped_releases() / "lite").hint, "none": ""}.get(args.hint, args.hint)
-        figures: dict[str, Any] = {"backend": args.backend, "hint": hint}
-        voice, transcriber = SileroVoiceActivity(), make_transcriber(args.backend)
+        voice, transcriber = SileroVoiceActivity(), load_speech(args.backend)
+        figures: dict[str, Any] = {"backend": transcriber.engine["speech"], "hint": hint}
         if args.folder is not None:
             figures |= asyncio.run(
                 measure_streams(

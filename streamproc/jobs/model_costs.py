@@ -16,6 +16,7 @@ from streamproc.adapters.evidence_frames import EvidenceFrames
 from streamproc.adapters.object_store import FsspecObjectStore
 from streamproc.adapters.page_images import StoredPageImages
 from streamproc.adapters.release_folders import read_facts, shipped_releases
+from streamproc.adapters.speech_engine import load_speech
 from streamproc.adapters.voice_activity import SileroVoiceActivity
 from streamproc.core.candidate import judge, score
 from streamproc.core.clip import SAMPLE_RATE_HZ, ClipFrames, Waveform, still_frames
@@ -23,7 +24,7 @@ from streamproc.core.embedding import ClipEmbedding, PageEmbedding, SeenVector, 
 from streamproc.core.gallery import Gallery
 from streamproc.core.span import Span
 from streamproc.embedded.demo.voice import RATE, Voice
-from streamproc.jobs.bench_speech import listen, make_transcriber
+from streamproc.jobs.bench_speech import listen
 from streamproc.ports import ReleaseFacts
 
 CLIP_MS: Final = 2_000
@@ -63,7 +64,7 @@ def model_costs(frames: ClipFrames) -> dict[str, float]:
 
 
 async def _speech_costs(hint: str) -> dict[str, float]:
-    voice, transcriber = SileroVoiceActivity(), make_transcriber("openvino")
+    voice, transcriber = SileroVoiceActivity(), load_speech("auto")
     sound = half_time_talk()
     try:
         await listen(sound, voice, transcriber, hint=hint)  # loads what is loaded at the first call

