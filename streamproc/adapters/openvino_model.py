@@ -36,7 +36,7 @@ class Shown:
 
 
 class OpenVinoModel:
-    """`SpeechModel` on one thread, one window at a time: its kernels are not the same for a batch.
+    """`SpeechModel` on one thread, one window at a time, so that its bits do not depend on others.
 
     Where the processor multiplies bfloat16 itself, all but 8-bit products runs in it; else in float32.
     """
