@@ -13,8 +13,8 @@ _MULTIPLY_8_BIT: Final = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
 
 
 def fastest_engine(instructions: str) -> SpeechEngine:
-    """OpenVINO where the processor multiplies 8-bit integers itself; without that it computes in float32, which costs it
-    twice what CTranslate2 takes."""
+    """OpenVINO where the processor multiplies 8-bit integers itself; without that it computes in float32, at twice
+    the cost of CTranslate2."""
     return "openvino" if instructions in _MULTIPLY_8_BIT else "ct2"
 
 
