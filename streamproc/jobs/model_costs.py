@@ -33,6 +33,7 @@ CATALOGUE: Final = 81  # products, as the bench has
 SHELF: Final = 20
 WAITING: Final = 4  # clips that share the towers' batches
 TRIES: Final = 20
+PASSES: Final = 5  # of the talk
 SAID: Final = (
     "Look at these golden apples, they came in this morning.",
     "I keep the oat milk right here beside the coffee.",
@@ -68,14 +69,17 @@ async def _speech_costs(hint: str) -> dict[str, float]:
     sound = half_time_talk()
     try:
         await listen(sound, voice, transcriber, hint=hint)  # loads what is loaded at the first call
-        alone = await listen(sound, voice, transcriber, hint=hint)
-        four = await listen(sound, voice, transcriber, hint=hint, together=4)
+        alone = [await listen(sound, voice, transcriber, hint=hint) for _ in range(PASSES)]
+        four = [await listen(sound, voice, transcriber, hint=hint, together=4) for _ in range(PASSES)]
     finally:
         transcriber.close()
     return {
-        "voice activity": 100 * alone.vad_cpu_s / alone.seconds,
-        "speech, half-time talk, a stream alone": 100 * alone.speech_cpu_s / alone.seconds,
-        "speech, half-time talk, four utterances at once": 100 * four.speech_cpu_s / four.seconds,
+        # The least of some, as of the other stages: on a shared machine what is more is the neighbours'.
+        "voice activity": min(100 * heard.vad_cpu_s / heard.seconds for heard in alone),
+        "speech, half-time talk, a stream alone": min(100 * heard.speech_cpu_s / heard.seconds for heard in alone),
+        "speech, half-time talk, four utterances at once": min(
+            100 * heard.speech_cpu_s / heard.seconds for heard in four
+        ),
     }
 
 
