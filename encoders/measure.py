@@ -113,6 +113,8 @@ def intervals(
 
 
 def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
 

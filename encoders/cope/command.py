@@ -116,8 +116,8 @@ def _evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     if not args.trained:
         refuse_shared_products(trained, samples.by_product, args.data)
     vectors = embed(config, towers, backbone, samples, progress)
-    result = directions(vectors)
-    result["live to pages"] = to_pages(vectors, trained)
+    pages = to_pages(vectors, trained)  # refuses data in which no clip has a page
+    result = directions(vectors) | {"live to pages": pages}
     result["trained products"] = len(trained & set(samples.by_product))
     result["bad rows"] = dict(samples.bad)
     progress.close()

@@ -107,8 +107,9 @@ def to_pages(vectors: Mapping[str, Labelled], trained: frozenset[str]) -> dict[s
         "retrieval": retrieval(clips, pages),
         "retrieval_95": retrieval_intervals(clips, pages),
     }
-    if len(np.unique(clips.labels)) > 1:
-        figures["off_shelf"], figures["off_shelf_95"] = off_shelf(clips, pages)
+    shelves, told_of_shelves = off_shelf(clips, pages)
+    if not np.isnan(shelves["AUROC"]):  # some shelf has clips both on and off it
+        figures["off_shelf"], figures["off_shelf_95"] = shelves, told_of_shelves
     unseen = np.array(sorted(set(pages.labels) - trained))
     new = np.isin(clips.labels, unseen)
     if new.any() and not new.all():
