@@ -92,8 +92,7 @@ def product_interval(values: NDArray[np.generic], labels: Names, *, seed: int = 
     counts = np.bincount(owner)
     picks = np.random.default_rng(seed).integers(0, len(products), (DRAWS, len(products)))
     sums = np.bincount(owner, values.astype(np.float64))
-    low, high = np.percentile(sums[picks].sum(axis=1) / counts[picks].sum(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    return _percentiles(sums[picks].sum(axis=1) / counts[picks].sum(axis=1))
 
 
 def intervals(

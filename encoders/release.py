@@ -319,17 +319,19 @@ def adopt_judgement(folder: Path, fitted: Path, *, shelf: bool = True) -> str:
     """Takes calibration and mention rule from a file that was fitted elsewhere (on streams), for streams with a shelf
     or for those without; what the release has for the others stays. Returns the new digest. Raises ReleaseRefused."""
     told, before = read_judgements(fitted), _judgements(_manifest_in(folder))
-    one = Judgement(calibration=told.calibration, mention_rule=told.mention_rule)
     if shelf:
-        return write_judgements(folder, Judgements(**_fields(one), without_shelf=before.without_shelf))
-    return write_judgements(folder, msgspec.structs.replace(before, without_shelf=one))
+        after = msgspec.structs.replace(told, without_shelf=before.without_shelf)
+    else:
+        one = Judgement(calibration=told.calibration, mention_rule=told.mention_rule)
+        after = msgspec.structs.replace(before, without_shelf=one)
+    return write_judgements(folder, after)
 
 
 def write_judgements(folder: Path, judgements: Judgements) -> str:
     """Gives a release another calibration and mention rule, and returns its new digest. Raises ReleaseRefused."""
     manifest = _manifest_in(folder)
     files = manifest.files | {CALIBRATION: write_judgements_file(folder, judgements)}
-    changed = msgspec.structs.replace(manifest, **_fields(judgements), files=files)
+    changed = msgspec.structs.replace(manifest, **msgspec.structs.asdict(judgements), files=files)
     if isinstance(changed, ClipManifest):
         changed = msgspec.structs.replace(changed, calibration_fitted=True)
     return write_manifest(folder, changed)
@@ -345,10 +347,6 @@ def _judgements(manifest: AnyManifest) -> Judgements:
     return Judgements(
         calibration=manifest.calibration, mention_rule=manifest.mention_rule, without_shelf=manifest.without_shelf
     )
-
-
-def _fields(judgement: Judgement) -> dict[str, Any]:
-    return msgspec.structs.asdict(judgement)
 
 
 def write_hint(folder: Path, hint: str) -> str:

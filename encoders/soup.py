@@ -23,7 +23,7 @@ from torch import Tensor
 from encoders.config import TrainingConfig
 from encoders.errors import EncodersError, WeightsRefused
 from encoders.process import tune_process
-from encoders.train import WARM, prepared, replace_file, train
+from encoders.train import WARM, last_step, prepared, replace_file, train
 from encoders.views import Report
 
 
@@ -81,22 +81,13 @@ class _Run(NamedTuple):
     steps: int | None
 
 
-class _Told(NamedTuple):
-    """What a run says of itself while it trains."""
-
-    what: str
-    done: int
-    total: int
-    figures: dict[str, float]
-
-
 def _side_by_side(runs: Sequence[_Run], report: Report) -> list[Path]:
     """The weights of each, trained in a process each. All steps make one bar; the figures are of whoever spoke last."""
     spawn = multiprocessing.get_context("spawn")
     cores = len(os.sched_getaffinity(0))
     weights: dict[int, Path] = {}
     steps = [0] * len(runs)
-    every = sum(min(run.steps or run.config.optimiser.steps, run.config.optimiser.steps) for run in runs)
+    every = sum(last_step(run.config, run.steps) for run in runs)
     waiting = list(enumerate(runs))
     with ExitStack() as stack:
         talking: dict[Connection, int] = {}
@@ -123,9 +114,9 @@ def _side_by_side(runs: Sequence[_Run], report: Report) -> list[Path]:
                 if isinstance(said, Path):
                     weights[k] = said
                     del talking[hears]
-                elif said.what == "train":
-                    steps[k] = said.done
-                    report("train", sum(steps), every, said.figures)
+                else:
+                    steps[k], figures = said
+                    report("train", sum(steps), every, figures)
     return [weights[k] for k in range(len(runs))]
 
 
@@ -133,7 +124,8 @@ def _train_apart(run: _Run, says: Connection) -> None:
     """In a process of its own. Every step is told, so that a run that nobody hears any more ends with its next one."""
 
     def tell(what: str, done: int, total: int, figures: dict[str, float]) -> None:
-        says.send(_Told(what, done, total, figures))
+        if what == "train":  # all else is prepared
+            says.send((done, figures))
 
     tune_process()
     with suppress(BrokenPipeError):

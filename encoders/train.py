@@ -74,7 +74,6 @@ def train(
     Views are kept below `cache` (OUT/views), which several runs may share.
     Raises DataRefused, WeightsRefused and TrainingStopped.
     """
-    torch.set_num_threads(1)
     tower, album = prepared(config, data, out, cache=cache, report=report)
     batch = config.batch
     sampler = ProductSampler(
@@ -89,7 +88,7 @@ def train(
     run = begin(config, tower, album)
     first = resume(out / "checkpoint.pt", run, config)
     forget_after(out / "losses.jsonl", first)
-    last = min(steps or config.optimiser.steps, config.optimiser.steps)
+    last = last_step(config, steps)
     with (out / "losses.jsonl").open("a", encoding="utf-8") as log, closing(Board(out, first=first)) as board:
         for step in range(first, last):
             draw = sampler.draw(step, (run.bank @ run.bank.T).numpy())
@@ -107,11 +106,17 @@ def train(
     return weights
 
 
+def last_step(config: TrainingConfig, steps: int | None) -> int:
+    """Where a run of the config ends, which `steps` may stop earlier than its schedule does."""
+    return min(steps or config.optimiser.steps, config.optimiser.steps)
+
+
 def prepared(
     config: TrainingConfig, data: Path, out: Path, *, cache: Path | None, report: Report
 ) -> tuple[ImageTower, Album]:
     """The tower with its head warmed up and all that it will look at; what is there already is not made again."""
     out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
     grocery = read_grocery(data, config.data.split)
     tower = new_tower(config)
     root = cache or out / "views"

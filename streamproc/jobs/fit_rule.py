@@ -316,7 +316,7 @@ def fit_threshold(
     since on easy streams many do equally well."""
 
     def value_of(threshold: float) -> float:
-        return objective(scored([with_threshold(records, threshold) for records in streams], truth, rule)[0])
+        return _value_of([with_threshold(records, threshold) for records in streams], truth, rule)
 
     return max(sorted({*THRESHOLDS, start}, key=lambda tried: abs(tried - start)), key=value_of)
 
