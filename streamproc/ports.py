@@ -158,6 +158,9 @@ class ObjectStore(Protocol):
 class MediaOpener(Protocol):
     """Opens a chunk once: frames and sound from one demux, in stream time."""
 
+    engine: dict[str, str]
+    """What decodes: bits depend on it."""
+
     async def open(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> ClipMedia:
         """Key frames, filled in where they are rarer than `frame_interval_ms`. Stream time of the first video
         frame (or sample where there is no video) is span.start_ms. BadMessage: unsupported_media, undecodable_media,

@@ -35,6 +35,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     speech: Literal["auto", "openvino", "ct2", "whisper", "off"] = "auto"
     speech_model: str = ""  # a directory or model name; empty: the base model that the packages ship
     frame_interval_ms: Annotated[int, Meta(ge=40, le=10_000)] = 1_000
+    # PyAV, or NVIDIA DALI before it (on NVDEC where the device is cuda); auto: DALI where the device is cuda
+    pictures: Literal["auto", "av", "dali"] = "auto"
     decoders: Annotated[int, Meta(ge=1, le=64)] = 1  # decoding child processes
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"  # auto: console on a terminal

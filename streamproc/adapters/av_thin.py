@@ -74,7 +74,10 @@ def thin(
             )
         rank = {index: place for place, index in enumerate(sorted(kept, key=lambda index: video.at_s[index]))}
         in_order = sorted(wanted, key=lambda index: video.at_s[index])
-        media = _written(video, kept)
+        try:
+            media = _written(video, kept)
+        except (av.FFmpegError, ValueError) as error:  # a picture without a size, times that do not rise
+            raise BadMessage("undecodable_media", f"{codecs[0]} does not go into MP4: {error}") from error
         rotation = _rotation(video, kept[0]) if container_format == "mp4" else 0
         context = video.stream.codec_context
         width, height = display_size(context.width, context.height, rotation, video.pixel_aspect())

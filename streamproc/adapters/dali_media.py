@@ -2,10 +2,12 @@
 
 The child process still demuxes, plans and decodes the sound (decoder_pool); DALI gets a fresh MP4 of the packets that
 the plan wants and selects by frame index. Chunks of many streams share one batch, ragged in frames and size. One bad
-sample fails DALI's whole batch, so after a failure each is tried alone and only the bad one is a BadMessage.
+sample fails DALI's whole batch, so after a failure each is tried alone.
 
-The CPU variant knows VP8, VP9 and MJPEG only; H.264, HEVC and AV1 need `device_id`. DALI and swscale scale
-differently: a mean difference of about 1 of 255 (the contract suite prints and bounds it), so a release names its path.
+Who DALI does not decode (another codec or profile, damage) is opened by PyAV, which has the last word: the same media
+go in, and the same are refused, whatever decodes. The CPU variant knows VP8, VP9 and MJPEG only. DALI and swscale
+scale differently: a mean difference of about 1 of 255 (the contract suite prints and bounds it), so `engine` names
+what decodes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from streamproc.adapters.av_thin import Thinned
@@ -27,6 +30,10 @@ from streamproc.core.span import Span
 from streamproc.errors import BadMessage, Misconfigured
 
 CPU_CODECS: Final = frozenset({"vp8", "vp9", "mjpeg"})
+NVDEC_CODECS: Final = CPU_CODECS | {"h264", "hevc", "av1", "mpeg2video", "mpeg4"}
+log = structlog.get_logger()
+
+SETTING: Final = "STREAMPROC_PICTURES"
 GATHER_S: Final = 0.004
 """How long a chunk waits for others to share its batch."""
 
@@ -39,7 +46,10 @@ class DaliDecoder:
         try:
             dali: Any = importlib.import_module("nvidia.dali")  # 1.6 s and CUDA libraries: only where it is wanted
         except ImportError as error:
-            raise Misconfigured("decoder", f"DALI is not installed (extra `gpu`): {error}") from error
+            raise Misconfigured(
+                SETTING, f"DALI is not installed: install streamproc[gpu], or say av ({error})"
+            ) from error
+        self.version: str = dali.__version__
         fn: Any = importlib.import_module("nvidia.dali.fn")
         types = dali.types
         self.on_gpu = device_id is not None
@@ -59,11 +69,16 @@ class DaliDecoder:
             video = fn.decoders.video(media, frames=indices, device="mixed" if self.on_gpu else "cpu", pad_mode="none")
             return fn.resize(video, size=size, interp_type=types.INTERP_CUBIC, antialias=True)
 
+        self._new_pipeline: Callable[[], Any] = frames
         try:
-            self._pipeline: Any = frames()
-            self._pipeline.build()
+            self._pipeline = self._built()
         except RuntimeError as error:
-            raise Misconfigured("decoder", f"DALI cannot use device {device_id}: {error}") from error
+            raise Misconfigured(SETTING, f"DALI cannot use device {device_id}, `av` needs none: {error}") from error
+
+    def _built(self) -> Any:
+        pipeline = self._new_pipeline()
+        pipeline.build()
+        return pipeline
 
     def tensors(self, clips: Sequence[Thinned]) -> Any:
         """DALI's list of (F, H, W, 3) uint8, one per clip, on the decoder's device, not yet turned upright;
@@ -73,17 +88,25 @@ class DaliDecoder:
         self._pipeline.feed_input("size", [np.array(_coded_size(clip), dtype=np.float32) for clip in clips])
         return self._pipeline.run()[0]
 
-    def pixels(self, clips: Sequence[Thinned]) -> list[NDArray[np.uint8] | BadMessage]:
-        """(F, H, W, 3) RGB of each clip, upright, on the host; a clip that does not decode costs itself."""
+    def pixels(self, clips: Sequence[Thinned]) -> list[NDArray[np.uint8] | None]:
+        """(F, H, W, 3) RGB of each clip, upright, on the host; None for a clip that DALI does not decode."""
         try:
             tensors = self.tensors(clips)
             if self.on_gpu:
                 tensors = tensors.as_cpu()
             return [_upright(np.array(tensors[number]), clip) for number, clip in enumerate(clips)]
         except RuntimeError as error:
+            self._pipeline = self._built()  # 15 ms; a failed one gives good media other bytes
             if len(clips) == 1:
-                return [BadMessage("undecodable_media", f"DALI: {str(error).strip().splitlines()[0][:200]}")]
+                log.debug("dali_does_not_decode", codecs=clips[0].codecs, why=_reason(error))
+                return [None]
             return [self.pixels([clip])[0] for clip in clips]
+
+
+def _reason(error: RuntimeError) -> str:
+    """The one line that tells, of the twenty in which DALI says it."""
+    told = str(error).partition("encountered:")[2] or str(error)
+    return told.strip().splitlines()[0][:200]
 
 
 def _coded_size(clip: Thinned) -> tuple[int, int]:
@@ -98,22 +121,24 @@ def _upright(pixels: NDArray[np.uint8], clip: Thinned) -> NDArray[np.uint8]:
 @dataclass(kw_only=True)
 class _Waiting:
     clip: Thinned
-    pixels: asyncio.Future[NDArray[np.uint8]]
+    pixels: asyncio.Future[NDArray[np.uint8] | None]
 
 
 class DaliMediaOpener:
     """ports.MediaOpener; close it before the pool it uses. All use from one event loop."""
 
     def __init__(self, pool: DecoderPool, *, device_id: int | None, batch: int = 16) -> None:
-        """`device_id` None is DALI's CPU variant. The pipeline is built in its own thread at the first chunk."""
+        """`device_id` None is DALI's CPU variant. Takes 2 s: call it in a thread. Misconfigured where DALI cannot
+        run."""
         self._pool = pool
-        self._build: Callable[[], DaliDecoder] = lambda: DaliDecoder(batch=batch, device_id=device_id)
-        self._codecs = CPU_CODECS if device_id is None else None
+        self._decoder = DaliDecoder(batch=batch, device_id=device_id)
+        self._codecs = CPU_CODECS if device_id is None else NVDEC_CODECS
         self._batch = batch
-        self._decoder: DaliDecoder | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dali")  # a device has one owner
         self._waiting: list[_Waiting] = []
         self._gathering: asyncio.Task[None] | None = None
+        where = "cpu" if device_id is None else f"cuda:{device_id}"
+        self.engine = {"pictures": f"DALI {self._decoder.version} {where}, else {pool.engine['pictures']}"}
 
     async def __aenter__(self) -> Self:
         return self
@@ -128,19 +153,27 @@ class DaliMediaOpener:
         await asyncio.to_thread(self._thread.shutdown)
 
     async def open(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> ClipMedia:
-        """See ports.MediaOpener. Misconfigured where DALI cannot run."""
-        clip = await self._pool.thin(media, span=span, frame_interval_ms=frame_interval_ms, max_frames=max_frames)
+        """See ports.MediaOpener."""
+        try:
+            clip = await self._pool.thin(media, span=span, frame_interval_ms=frame_interval_ms, max_frames=max_frames)
+        except BadMessage:
+            return await self._pool.open(media, span=span, frame_interval_ms=frame_interval_ms, max_frames=max_frames)
+        pixels = await self._pixels_of(clip)
+        if pixels is None:
+            return await self._pool.open(media, span=span, frame_interval_ms=frame_interval_ms, max_frames=max_frames)
+        return ClipMedia(frames=ClipFrames(pixels=pixels, at_ms=clip.at_ms), waveform=clip.waveform, codecs=clip.codecs)
+
+    async def _pixels_of(self, clip: Thinned) -> NDArray[np.uint8] | None:
+        """(F, H, W, 3); None where DALI does not decode them."""
         if not clip.frames:
-            empty = ClipFrames(pixels=np.zeros((0, 0, 0, 3), dtype=np.uint8), at_ms=())
-            return ClipMedia(frames=empty, waveform=clip.waveform, codecs=clip.codecs)
-        if self._codecs is not None and clip.codecs[0] not in self._codecs:
-            raise BadMessage("unsupported_media", f"DALI without a GPU does not decode {clip.codecs[0]}")
+            return np.zeros((0, 0, 0, 3), dtype=np.uint8)
+        if clip.codecs[0] not in self._codecs:
+            return None
         waiting = _Waiting(clip=clip, pixels=asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._gathering is None:
             self._gathering = asyncio.create_task(self._decode_batches())
-        pixels = await waiting.pixels
-        return ClipMedia(frames=ClipFrames(pixels=pixels, at_ms=clip.at_ms), waveform=clip.waveform, codecs=clip.codecs)
+        return await waiting.pixels
 
     async def _decode_batches(self) -> None:
         loop = asyncio.get_running_loop()
@@ -149,28 +182,9 @@ class DaliMediaOpener:
                 if len(self._waiting) < self._batch:
                     await asyncio.sleep(GATHER_S)
                 batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
-                try:
-                    found = await loop.run_in_executor(self._thread, self._pixels, [one.clip for one in batch])
-                except Misconfigured as error:
-                    for one in batch:
-                        _settle(one.pixels, error)
-                    continue
+                found = await loop.run_in_executor(self._thread, self._decoder.pixels, [one.clip for one in batch])
                 for one, pixels in zip(batch, found, strict=True):
-                    _settle(one.pixels, pixels)
+                    if not one.pixels.done():  # a caller that gave up has no future left to settle
+                        one.pixels.set_result(pixels)
         finally:
             self._gathering = None
-
-    def _pixels(self, clips: list[Thinned]) -> list[NDArray[np.uint8] | BadMessage]:
-        if self._decoder is None:
-            self._decoder = self._build()
-        return self._decoder.pixels(clips)
-
-
-def _settle(future: asyncio.Future[NDArray[np.uint8]], result: NDArray[np.uint8] | Exception) -> None:
-    """A caller that gave up has no future left to settle."""
-    if future.done():
-        return
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)

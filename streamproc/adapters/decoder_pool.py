@@ -19,6 +19,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Self
 
@@ -163,6 +164,7 @@ class DecoderPool:
     def __init__(
         self, *, children: int = 1, limits: ChildLimits | None = None, media_limits: MediaLimits | None = None
     ) -> None:
+        self.engine = {"pictures": f"PyAV {version('av')}"}
         self.stats = DecoderStats()
         self._limits = limits or ChildLimits()
         self._media_limits = media_limits or MediaLimits()

@@ -242,7 +242,7 @@ class Perceive:
             shop_id=chunk.shop_id,
             last=chunk.last,
             release=encoder.release,
-            engine={**encoder.engine, **self._transcriber.engine},
+            engine={**self._opener.engine, **encoder.engine, **self._transcriber.engine},
             seen=tuple(
                 SeenVector(at_ms=at_ms, vector=pack(vector))
                 for at_ms, vector in zip(media.frames.at_ms, seen, strict=True)

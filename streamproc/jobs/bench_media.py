@@ -15,6 +15,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -27,12 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamproc.adapters import av_media
+from streamproc.adapters.dali_media import DaliMediaOpener
 from streamproc.adapters.decoder_pool import DecoderPool
 from streamproc.adapters.media_cutter import Cut, MediaCutter
 from streamproc.core.clip import ClipFrames, ClipMedia
 from streamproc.core.span import Span
 from streamproc.errors import BadMessage
 from streamproc.jobs.model_costs import model_costs
+from streamproc.ports import MediaOpener
 
 MADE: Final = {  # container and codecs of the chunks that are mutated
     "ts h264 aac": ("mpegts", "libx264", "aac", {"preset": "ultrafast"}),
@@ -227,11 +230,12 @@ def _decode(piece: Cut, *, frame_interval_ms: int, max_frames: int) -> ClipMedia
 @click.option("--mutated", default=3000, show_default=True, help="Chunks with random damage.")
 @click.option("--crafted", default=300, show_default=True, help="Chunks that lie on purpose.")
 @click.option("--seed", default=1, show_default=True)
+@click.option("--pictures", type=click.Choice(["av", "dali"]), default="av", show_default=True, help="What decodes.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def hostile(files: tuple[Path, ...], mutated: int, crafted: int, seed: int, form: str) -> None:
+def hostile(files: tuple[Path, ...], mutated: int, crafted: int, seed: int, pictures: str, form: str) -> None:
     """Feeds damaged and lying chunks to one decoding child; exit 1 if a reason was wrong or a good chunk changed. How
     often the child died, and was replaced, is told: a decoder may crash on damaged data, and costs that chunk alone."""
-    figures = asyncio.run(_hostile(files, mutated=mutated, crafted=crafted, seed=seed))
+    figures = asyncio.run(_hostile(files, mutated=mutated, crafted=crafted, seed=seed, pictures=pictures))
     if form == "table":
         for name, value in figures.items():
             click.echo(f"{name:<28}{value}")
@@ -240,7 +244,7 @@ def hostile(files: tuple[Path, ...], mutated: int, crafted: int, seed: int, form
         raise SystemExit(1)
 
 
-async def _hostile(files: tuple[Path, ...], *, mutated: int, crafted: int, seed: int) -> dict[str, Any]:
+async def _hostile(files: tuple[Path, ...], *, mutated: int, crafted: int, seed: int, pictures: str) -> dict[str, Any]:
     dice = random.Random(seed)  # noqa: S311  # repeatable damage, no secret
     good = [made_media(*made) for made in MADE.values()]
     for path in files:
@@ -250,17 +254,21 @@ async def _hostile(files: tuple[Path, ...], *, mutated: int, crafted: int, seed:
     surprises: list[str] = []
     worst_ms, worst = 0.0, ""
     wrong = checked = 0
-    async with DecoderPool(children=1) as pool:
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(DecoderPool(children=1))
+        opener: MediaOpener = pool
+        if pictures == "dali":  # its CPU variant, in this process
+            opener = await stack.enter_async_context(DaliMediaOpener(pool, device_id=None))
 
         async def outcome(media: bytes) -> str:
             try:
-                clip = await pool.open(media, span=Span(start_ms=0, end_ms=2000), frame_interval_ms=500, max_frames=8)
+                clip = await opener.open(media, span=Span(start_ms=0, end_ms=2000), frame_interval_ms=500, max_frames=8)
             except BadMessage as bad:
                 return bad.reason
             return f"{len(clip.frames.at_ms)} frames" if clip.frames.at_ms else "sound only"
 
         truth = [await outcome(media) for media in good]
-        prints = [await _print_of(pool, media) for media in good]
+        prints = [await _print_of(opener, media) for media in good]
         start_rss, worker_rss = pool.stats.rss_bytes, [resident_mib()]
         every: list[Hostile] = [
             *(Hostile(f"mutated {n}", DAMAGED, partial(damaged, good[n % len(good)], dice)) for n in range(mutated)),
@@ -279,7 +287,7 @@ async def _hostile(files: tuple[Path, ...], *, mutated: int, crafted: int, seed:
             if number % GOOD_EVERY == 0:
                 which = checked % len(good)
                 checked += 1
-                wrong += await _print_of(pool, good[which]) != prints[which]
+                wrong += await _print_of(opener, good[which]) != prints[which]
                 worker_rss.append(resident_mib())
         return {
             "chunks": len(every),
@@ -305,8 +313,8 @@ def resident_mib() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 2**20
 
 
-async def _print_of(pool: DecoderPool, media: bytes) -> tuple[int, ...]:
-    clip = await pool.open(media, span=Span(start_ms=0, end_ms=2000), frame_interval_ms=500, max_frames=8)
+async def _print_of(opener: MediaOpener, media: bytes) -> tuple[int, ...]:
+    clip = await opener.open(media, span=Span(start_ms=0, end_ms=2000), frame_interval_ms=500, max_frames=8)
     sound = b"" if clip.waveform is None else clip.waveform.samples.tobytes()
     return (hash(clip.frames.pixels.tobytes()), hash(sound), *clip.frames.at_ms)
 

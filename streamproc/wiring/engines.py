@@ -124,6 +124,7 @@ class OneSided:
     def __init__(self, opener: MediaOpener, *, without: str) -> None:
         self._opener = opener
         self._without = without
+        self.engine = opener.engine
 
     async def open(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> ClipMedia:
         """What the opener gives, without the one side."""
@@ -173,6 +174,22 @@ def load_transcriber(settings: Settings) -> Transcriber:
 
 
 @asynccontextmanager
+async def opening(settings: Settings) -> AsyncIterator[MediaOpener]:
+    """What opens media: decoding children, and before them DALI where the settings name it. Misconfigured where that
+    cannot run."""
+    from streamproc.adapters.dali_media import DaliMediaOpener
+    from streamproc.adapters.decoder_pool import DecoderPool
+
+    on_gpu = settings.device == "cuda"
+    async with DecoderPool(children=settings.decoders) as pool:
+        if settings.pictures == "av" or (settings.pictures == "auto" and not on_gpu):
+            yield pool
+            return
+        async with await asyncio.to_thread(DaliMediaOpener, pool, device_id=0 if on_gpu else None) as opener:
+            yield opener
+
+
+@asynccontextmanager
 async def perceiving(
     settings: Settings,
     *,
@@ -182,16 +199,14 @@ async def perceiving(
     without: str | None = None,
 ) -> AsyncIterator[Perceive]:
     """The agent that opens media, with its decoding children and its models."""
-    from streamproc.adapters.decoder_pool import DecoderPool
     from streamproc.adapters.evidence_frames import EvidenceFrames
     from streamproc.adapters.voice_activity import SileroVoiceActivity
 
     transcriber = await asyncio.to_thread(load_transcriber, settings)
     with closing(transcriber):
-        async with DecoderPool(children=settings.decoders) as pool:
-            opener: MediaOpener = pool if without is None else OneSided(pool, without=without)
+        async with opening(settings) as opener:
             yield Perceive(
-                opener=opener,
+                opener=opener if without is None else OneSided(opener, without=without),
                 objects=objects,
                 voice=SileroVoiceActivity(),
                 transcriber=transcriber,

@@ -47,6 +47,8 @@ def delivery(of: LiveChunk) -> Delivery:
 class Opener:
     """Gives a frame at the start of each chunk, and a tone whose loudness is the chunk's number."""
 
+    engine: dict[str, str] = {"pictures": "fake"}  # noqa: RUF012 - as the port has it
+
     async def open(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> ClipMedia:
         samples = np.full(CHUNK_MS * SAMPLE_RATE_HZ // 1000, (span.start_ms // CHUNK_MS) / 100, np.float32)
         return ClipMedia(
@@ -159,6 +161,7 @@ class Shown:
     """Opens every chunk as frames that are grey, as light as it is told, half a second apart."""
 
     levels: tuple[int, ...]
+    engine: dict[str, str] = field(default_factory=lambda: {"pictures": "fake"})
 
     async def open(self, media: bytes, *, span: Span, frame_interval_ms: int, max_frames: int) -> ClipMedia:
         pixels = np.stack([np.full((64, 64, 3), level, np.uint8) for level in self.levels])

@@ -13,10 +13,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from streamproc.adapters.dali_media import DaliMediaOpener
 from streamproc.adapters.decoder_pool import DecoderPool
 from streamproc.core.clip import ClipMedia
 from streamproc.core.span import Span
 from streamproc.errors import BadMessage
+from streamproc.ports import MediaOpener
+from tests.media.dali import DALI, NVDEC
 from tests.media.made_media import (
     COLOURS,
     FPS,
@@ -66,14 +69,27 @@ MATRIX = [
 
 
 @pytest.fixture(scope="module")
-def opener() -> Iterator[DecoderPool]:
-    pool = DecoderPool(children=1)
-    yield pool
-    asyncio.run(pool.close())
+def pool() -> Iterator[DecoderPool]:
+    started = DecoderPool(children=1)
+    yield started
+    asyncio.run(started.close())
+
+
+@pytest.fixture(
+    scope="module",
+    params=["pyav", pytest.param("dali", marks=DALI), pytest.param("nvdec", marks=NVDEC)],
+)
+def opener(pool: DecoderPool, request: pytest.FixtureRequest) -> Iterator[MediaOpener]:
+    if request.param == "pyav":
+        yield pool
+    else:
+        dali = DaliMediaOpener(pool, device_id=0 if request.param == "nvdec" else None)
+        yield dali
+        asyncio.run(dali.close())
 
 
 def opened(
-    opener: DecoderPool, media: bytes, *, span: Span = SPAN, frame_interval_ms: int = 500, max_frames: int = 8
+    opener: MediaOpener, media: bytes, *, span: Span = SPAN, frame_interval_ms: int = 500, max_frames: int = 8
 ) -> ClipMedia:
     return asyncio.run(opener.open(media, span=span, frame_interval_ms=frame_interval_ms, max_frames=max_frames))
 
@@ -97,7 +113,7 @@ def assert_sound(clip: ClipMedia, *, level_db: float = 0.0, within_ms: float = 1
 
 @pytest.mark.parametrize(("container", "video", "audio"), MATRIX)
 def test_pictures_and_sound_are_those_of_their_time(
-    opener: DecoderPool, container: str, video: str, audio: str
+    opener: MediaOpener, container: str, video: str, audio: str
 ) -> None:
     clip = opened(opener, write(container, [encoded_video(video), encoded_audio(audio)]))
 
@@ -124,7 +140,7 @@ def test_pictures_and_sound_are_those_of_their_time(
         ("hevc-open", 14.0),
     ],
 )
-def test_every_kind_of_picture_comes_in_its_right_colours(opener: DecoderPool, video: str, tolerance: float) -> None:
+def test_every_kind_of_picture_comes_in_its_right_colours(opener: MediaOpener, video: str, tolerance: float) -> None:
     clip = opened(opener, write("mpegts", [encoded_video(video)]))
 
     assert len(clip.frames.at_ms) == 6
@@ -136,7 +152,7 @@ def test_every_kind_of_picture_comes_in_its_right_colours(opener: DecoderPool, v
     ("lines", "matrix", "tagged"), [(720, 1, False), (720, 5, True), (HEIGHT, 1, True), (HEIGHT, 5, False)]
 )
 def test_the_colour_matrix_is_the_stream_s_own_and_goes_by_size_where_it_says_nothing(
-    opener: DecoderPool, lines: int, matrix: int, tagged: bool
+    opener: MediaOpener, lines: int, matrix: int, tagged: bool
 ) -> None:
     size = (lines * 16 // 9 // 2 * 2, lines)
     video = encoded_video("h264", size=size, seconds=0.2, colorspace=matrix, tagged=tagged)
@@ -148,7 +164,7 @@ def test_the_colour_matrix_is_the_stream_s_own_and_goes_by_size_where_it_says_no
 
 @pytest.mark.goes_in("pictures", f"rotated by {said(ROTATIONS)} degrees: upright")
 @pytest.mark.parametrize("rotation", ROTATIONS)
-def test_frames_are_upright(opener: DecoderPool, rotation: int) -> None:
+def test_frames_are_upright(opener: MediaOpener, rotation: int) -> None:
     lying = write("mp4", [encoded_video("h264", rotation=rotation, seconds=1)])
     clip = opened(opener, lying, span=ONE_SECOND)
     upright = opened(
@@ -166,7 +182,7 @@ def test_frames_are_upright(opener: DecoderPool, rotation: int) -> None:
 @pytest.mark.parametrize(
     ("aspect", "shape"), [(Fraction(4, 3), (176, 427)), (Fraction(2, 3), (256, 310)), (Fraction(1, 100), (176, 320))]
 )
-def test_pixels_are_square(opener: DecoderPool, aspect: Fraction, shape: tuple[int, int]) -> None:
+def test_pixels_are_square(opener: MediaOpener, aspect: Fraction, shape: tuple[int, int]) -> None:
     clip = opened(opener, write("mp4", [encoded_video("h264", aspect=aspect)]))
 
     assert clip.frames.pixels.shape[1:3] == shape
@@ -178,7 +194,7 @@ def test_pixels_are_square(opener: DecoderPool, aspect: Fraction, shape: tuple[i
     ("size", "shape"), [((1280, 720), (256, 455)), ((360, 640), (455, 256)), ((160, 96), (96, 160))]
 )
 def test_large_frames_come_with_256_pixels_on_the_shorter_side_and_small_ones_as_they_are(
-    opener: DecoderPool, size: tuple[int, int], shape: tuple[int, int]
+    opener: MediaOpener, size: tuple[int, int], shape: tuple[int, int]
 ) -> None:
     clip = opened(
         opener,
@@ -194,7 +210,7 @@ def test_large_frames_come_with_256_pixels_on_the_shorter_side_and_small_ones_as
     "pictures", f"{said([f'{float(rate):.4g}' for rate in FRAME_RATES])} frames a second, with B-frames"
 )
 @pytest.mark.parametrize("fps", FRAME_RATES)
-def test_any_frame_rate_keeps_its_times(opener: DecoderPool, fps: Fraction) -> None:
+def test_any_frame_rate_keeps_its_times(opener: MediaOpener, fps: Fraction) -> None:
     clip = opened(opener, write("mpegts", [encoded_video("h264-b", fps=fps, gop=2 * round(fps))]))
 
     assert len(clip.frames.at_ms) == 6
@@ -202,7 +218,7 @@ def test_any_frame_rate_keeps_its_times(opener: DecoderPool, fps: Fraction) -> N
 
 
 @pytest.mark.goes_in("pictures", "variable frame rate")
-def test_a_variable_frame_rate_keeps_its_times(opener: DecoderPool) -> None:
+def test_a_variable_frame_rate_keeps_its_times(opener: MediaOpener) -> None:
     shown = tuple(n for n in range(75) if n < 25 or n % 3 == 0 or n > 60)
     clip = opened(opener, write("mp4", [encoded_video("h264", pts=shown)]))
 
@@ -211,7 +227,7 @@ def test_a_variable_frame_rate_keeps_its_times(opener: DecoderPool) -> None:
 
 
 @pytest.mark.goes_in("pictures", "another picture size inside a chunk: fitted into the first")
-def test_a_picture_size_that_changes_inside_a_chunk_is_fitted_into_the_first(opener: DecoderPool) -> None:
+def test_a_picture_size_that_changes_inside_a_chunk_is_fitted_into_the_first(opener: MediaOpener) -> None:
     first = write("mpegts", [encoded_video("h264", seconds=1)])
     second = write("mpegts", [encoded_video("h264", seconds=2, size=(640, 360), first=25)], offset_s=1.0)
     clip = opened(opener, first + second)
@@ -221,7 +237,7 @@ def test_a_picture_size_that_changes_inside_a_chunk_is_fitted_into_the_first(ope
 
 
 @pytest.mark.goes_in("pictures", "key frames alone where they are frequent enough, filled in where not")
-def test_key_frames_alone_are_decoded_where_they_are_frequent_enough(opener: DecoderPool) -> None:
+def test_key_frames_alone_are_decoded_where_they_are_frequent_enough(opener: MediaOpener) -> None:
     media = write("mpegts", [encoded_video("h264")])
 
     assert opened(opener, media, frame_interval_ms=1000).frames.at_ms == (START_MS, START_MS + 1000, START_MS + 2000)
@@ -233,7 +249,7 @@ def test_key_frames_alone_are_decoded_where_they_are_frequent_enough(opener: Dec
 
 
 @pytest.mark.goes_in("tracks", "no sound")
-def test_a_chunk_without_sound_has_no_waveform(opener: DecoderPool) -> None:
+def test_a_chunk_without_sound_has_no_waveform(opener: MediaOpener) -> None:
     clip = opened(opener, write("mpegts", [encoded_video("h264")]))
 
     assert clip.waveform is None
@@ -244,7 +260,7 @@ def test_a_chunk_without_sound_has_no_waveform(opener: DecoderPool) -> None:
 @pytest.mark.parametrize(
     ("container", "audio"), [("mpegts", "aac"), ("mp4", "aac"), ("webm", "opus"), ("fmp4", "opus")]
 )
-def test_a_chunk_without_pictures_has_sound_only(opener: DecoderPool, container: str, audio: str) -> None:
+def test_a_chunk_without_pictures_has_sound_only(opener: MediaOpener, container: str, audio: str) -> None:
     clip = opened(opener, write(container, [encoded_audio(audio)]))
 
     assert clip.frames.at_ms == ()
@@ -253,7 +269,7 @@ def test_a_chunk_without_pictures_has_sound_only(opener: DecoderPool, container:
 
 @pytest.mark.goes_in("tracks", "a cover picture: no video")
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
-def test_a_cover_picture_is_no_video(opener: DecoderPool, container: str) -> None:
+def test_a_cover_picture_is_no_video(opener: MediaOpener, container: str) -> None:
     clip = opened(opener, write(container, [encoded_audio("aac")], cover=True))
 
     assert clip.frames.at_ms == ()
@@ -261,7 +277,7 @@ def test_a_cover_picture_is_no_video(opener: DecoderPool, container: str) -> Non
 
 
 @pytest.mark.goes_in("tracks", "several of a kind: the first is opened")
-def test_of_several_tracks_the_first_of_each_kind_is_opened(opener: DecoderPool) -> None:
+def test_of_several_tracks_the_first_of_each_kind_is_opened(opener: MediaOpener) -> None:
     quiet = encoded_audio("aac", gain=0.25)
     other = encoded_video("h264", first=100)
     clip = opened(opener, write("mpegts", [encoded_video("h264"), encoded_audio("aac"), other, quiet]))
@@ -276,7 +292,7 @@ def test_of_several_tracks_the_first_of_each_kind_is_opened(opener: DecoderPool)
 @pytest.mark.goes_in("sound", f"{said([f'{rate / 1000:g}' for rate in RATES_HZ])} kHz, {said(LAYOUTS)}")
 @pytest.mark.parametrize("rate", RATES_HZ)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_sound_of_any_rate_keeps_its_level_and_time(opener: DecoderPool, rate: int, layout: str) -> None:
+def test_sound_of_any_rate_keeps_its_level_and_time(opener: MediaOpener, rate: int, layout: str) -> None:
     clip = opened(opener, write("mp4", [encoded_video("h264"), encoded_audio("aac", rate=rate, layout=layout)]))
 
     assert_sound(clip)
@@ -284,14 +300,14 @@ def test_sound_of_any_rate_keeps_its_level_and_time(opener: DecoderPool, rate: i
 
 @pytest.mark.goes_in("sound", f"{said(SURROUND)} mixed to mono at its level")
 @pytest.mark.parametrize("layout", SURROUND)
-def test_surround_keeps_its_level(opener: DecoderPool, layout: str) -> None:
+def test_surround_keeps_its_level(opener: MediaOpener, layout: str) -> None:
     clip = opened(opener, write("mp4", [encoded_video("h264"), encoded_audio("aac", layout=layout)]))
 
     assert_sound(clip)
 
 
 @pytest.mark.goes_in("sound", "loud: not clipped")
-def test_loud_stereo_is_not_clipped(opener: DecoderPool) -> None:
+def test_loud_stereo_is_not_clipped(opener: MediaOpener) -> None:
     loud = encoded_audio("flac", gain=0.9 / 0.4)
     clip = opened(opener, write("matroska", [encoded_video("h264"), loud]))
 
@@ -300,7 +316,7 @@ def test_loud_stereo_is_not_clipped(opener: DecoderPool) -> None:
 
 
 @pytest.mark.goes_in("sound", "holes: silence, the rest keeps its time")
-def test_a_hole_in_the_sound_is_silence_and_what_follows_keeps_its_time(opener: DecoderPool) -> None:
+def test_a_hole_in_the_sound_is_silence_and_what_follows_keeps_its_time(opener: MediaOpener) -> None:
     clip = opened(opener, write("mpegts", [encoded_video("h264"), encoded_audio("aac", holes=((1.0, 1.5),))]))
 
     assert clip.waveform is not None
@@ -316,7 +332,7 @@ def test_a_hole_in_the_sound_is_silence_and_what_follows_keeps_its_time(opener: 
 @pytest.mark.parametrize("offset_s", [0.0, 3600.0, 95_000.0, 2**33 / 90_000 - 1.5])
 @pytest.mark.parametrize("container", ["mpegts", "fmp4", "mp4", "matroska"])
 def test_stream_time_does_not_depend_on_the_container_s_clock(
-    opener: DecoderPool, container: str, offset_s: float
+    opener: MediaOpener, container: str, offset_s: float
 ) -> None:
     clip = opened(opener, write(container, [encoded_video("h264-b"), encoded_audio("aac")], offset_s=offset_s))
 
@@ -328,7 +344,7 @@ def test_stream_time_does_not_depend_on_the_container_s_clock(
 @pytest.mark.goes_in("time", "a start below zero")
 @pytest.mark.parametrize(("container", "audio"), [("mpegts", "aac"), ("fmp4", "opus")])
 def test_a_clock_that_begins_below_zero_is_a_clock_like_any_other(
-    opener: DecoderPool, container: str, audio: str
+    opener: MediaOpener, container: str, audio: str
 ) -> None:
     tracks = [encoded_video("h264-b"), encoded_audio(audio)]
     clip = opened(opener, write(container, tracks, offset_s=-0.7, options={"avoid_negative_ts": "disabled"}))
@@ -340,7 +356,7 @@ def test_a_clock_that_begins_below_zero_is_a_clock_like_any_other(
 
 @pytest.mark.goes_in("time", "a clock set anew inside a chunk, forwards or back")
 @pytest.mark.parametrize("jump_s", [-1000.0, 5000.0])
-def test_a_clock_that_is_set_anew_inside_a_chunk_goes_on(opener: DecoderPool, jump_s: float) -> None:
+def test_a_clock_that_is_set_anew_inside_a_chunk_goes_on(opener: MediaOpener, jump_s: float) -> None:
     tracks = [encoded_video("h264"), encoded_audio("aac")]
     early = write("mpegts", tracks, offset_s=2000.0, change=lambda written: [w for w in written if w.dts_s < 2001.5])
     at_s = 2000.0 + jump_s
@@ -353,7 +369,7 @@ def test_a_clock_that_is_set_anew_inside_a_chunk_goes_on(opener: DecoderPool, ju
 
 
 @pytest.mark.goes_in("time", "gaps: the rest keeps its time")
-def test_pictures_that_are_missing_leave_the_rest_at_their_time(opener: DecoderPool) -> None:
+def test_pictures_that_are_missing_leave_the_rest_at_their_time(opener: MediaOpener) -> None:
     def hole(written: list[Written]) -> list[Written]:
         return [w for w in written if w.track == 1 or not 1.0 <= w.dts_s < 2.0]
 
@@ -364,7 +380,7 @@ def test_pictures_that_are_missing_leave_the_rest_at_their_time(opener: DecoderP
     assert_sound(clip)
 
 
-def test_what_lies_outside_the_span_is_left_out(opener: DecoderPool) -> None:
+def test_what_lies_outside_the_span_is_left_out(opener: MediaOpener) -> None:
     media = write("mpegts", [encoded_video("h264"), encoded_audio("aac")])
     clip = opened(opener, media, span=Span(start_ms=START_MS, end_ms=START_MS + 1200))
 
@@ -373,7 +389,7 @@ def test_what_lies_outside_the_span_is_left_out(opener: DecoderPool) -> None:
     assert len(clip.waveform.samples) == 1200 * 16
 
 
-def test_the_same_chunk_gives_the_same_bytes(opener: DecoderPool) -> None:
+def test_the_same_chunk_gives_the_same_bytes(opener: MediaOpener) -> None:
     media = write("mpegts", [encoded_video("h264-b"), encoded_audio("aac")])
     one, two = opened(opener, media), opened(opener, media)
 
@@ -400,21 +416,21 @@ def test_the_same_chunk_gives_the_same_bytes(opener: DecoderPool) -> None:
         (b"\x1a\x45\xdf\xa3" + bytes(1_000), "undecodable_media"),
     ],
 )
-def test_what_is_no_media_is_a_bad_message(opener: DecoderPool, media: bytes, reason: str) -> None:
+def test_what_is_no_media_is_a_bad_message(opener: MediaOpener, media: bytes, reason: str) -> None:
     with pytest.raises(BadMessage) as bad:
         opened(opener, media)
 
     assert bad.value.reason == reason
 
 
-def test_a_codec_that_is_not_opened_is_named(opener: DecoderPool) -> None:
+def test_a_codec_that_is_not_opened_is_named(opener: MediaOpener) -> None:
     with pytest.raises(BadMessage, match="pcm_s16le") as bad:
         opened(opener, write("matroska", [encoded_audio("pcm")]))
 
     assert bad.value.reason == "unsupported_media"
 
 
-def test_a_media_segment_without_its_init_segment_is_undecodable(opener: DecoderPool) -> None:
+def test_a_media_segment_without_its_init_segment_is_undecodable(opener: MediaOpener) -> None:
     media = write("fmp4", [encoded_video("h264"), encoded_audio("aac")])
     with pytest.raises(BadMessage) as bad:
         opened(opener, media[media.index(b"moof") - 4 :])
@@ -424,7 +440,7 @@ def test_a_media_segment_without_its_init_segment_is_undecodable(opener: Decoder
 
 @pytest.mark.goes_in("damage", "a cut end: what came before (MPEG-TS, fMP4, Matroska)")
 @pytest.mark.parametrize("container", ["mpegts", "fmp4", "matroska"])
-def test_a_truncated_chunk_gives_what_it_holds(opener: DecoderPool, container: str) -> None:
+def test_a_truncated_chunk_gives_what_it_holds(opener: MediaOpener, container: str) -> None:
     media = write(container, [encoded_video("h264"), encoded_audio("aac")])
     clip = opened(opener, media[: len(media) * 3 // 5])
 
@@ -432,7 +448,7 @@ def test_a_truncated_chunk_gives_what_it_holds(opener: DecoderPool, container: s
     assert_pictures(clip)
 
 
-def test_a_truncated_mp4_without_its_index_is_undecodable(opener: DecoderPool) -> None:
+def test_a_truncated_mp4_without_its_index_is_undecodable(opener: MediaOpener) -> None:
     media = write("mp4", [encoded_video("h264"), encoded_audio("aac")])
     with pytest.raises(BadMessage) as bad:
         opened(opener, media[: len(media) * 3 // 5])
@@ -440,18 +456,18 @@ def test_a_truncated_mp4_without_its_index_is_undecodable(opener: DecoderPool) -
     assert bad.value.reason == "undecodable_media"
 
 
-def test_more_media_than_a_chunk_may_hold_is_refused(opener: DecoderPool) -> None:
+def test_more_media_than_a_chunk_may_hold_is_refused(opener: MediaOpener) -> None:
     with pytest.raises(BadMessage, match="seconds") as bad:
         opened(opener, write("mpegts", [encoded_video("h264", seconds=31, size=(32, 32))]))
 
     assert bad.value.reason == "media_limits"
 
 
-def test_frames_larger_than_allowed_are_refused(opener: DecoderPool) -> None:
+def test_frames_larger_than_allowed_are_refused(opener: MediaOpener, pool: DecoderPool) -> None:
     big = encoded_video("mjpeg", seconds=0.04, size=(8192, 4096))
     for container in ("mp4", "matroska"):
         with pytest.raises(BadMessage) as bad:
             opened(opener, write(container, [big]))
 
         assert bad.value.reason in {"media_limits", "undecodable_media"}
-    assert opener.stats.rss_bytes < 300 * 2**20
+    assert pool.stats.rss_bytes < 300 * 2**20

@@ -1,28 +1,31 @@
-"""DALI sits the media opener's exam, and gives the frames that PyAV gives."""
+"""DALI, which also sits the media opener's exam, gives the frames that PyAV gives, and shares its batches fairly."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
+import contextlib
+import random
+import re
 from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
+from torch.utils.dlpack import from_dlpack
 
-from streamproc.adapters.dali_media import DaliMediaOpener
+from streamproc.adapters.dali_media import DaliDecoder, DaliMediaOpener
 from streamproc.adapters.decoder_pool import DecoderPool
 from streamproc.core.clip import ClipMedia
 from streamproc.core.span import Span
 from streamproc.errors import BadMessage
+from streamproc.jobs.bench_media import damaged
+from streamproc.settings import read_settings
+from streamproc.wiring.engines import opening
+from tests.media.dali import DALI, NVDEC
 from tests.media.made_media import SECONDS, encoded_audio, encoded_video, number_in, write
 
-pytest.importorskip("nvidia.dali", reason="DALI is not installed (extra `gpu`)")
+pytestmark = DALI
 
 SPAN = Span(start_ms=40_000, end_ms=40_000 + SECONDS * 1000)
-NVDEC = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no NVIDIA GPU on this machine"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,10 @@ def pool() -> Iterator[DecoderPool]:
     asyncio.run(started.close())
 
 
-@pytest.fixture(params=[pytest.param(None, id="cpu"), pytest.param(0, id="gpu", marks=NVDEC)])
+ON_GPU = pytest.param(0, id="gpu", marks=NVDEC)
+
+
+@pytest.fixture(params=[pytest.param(None, id="cpu"), ON_GPU])
 async def dali(pool: DecoderPool, request: pytest.FixtureRequest) -> AsyncIterator[DaliMediaOpener]:
     async with DaliMediaOpener(pool, device_id=request.param, batch=4) as opener:
         yield opener
@@ -79,15 +85,15 @@ async def test_dali_and_pyav_give_the_same_frames(
     assert_same(one, two)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no NVIDIA GPU on this machine")
+@pytest.mark.parametrize("dali", [ON_GPU], indirect=True)
 @pytest.mark.parametrize("video", ["h264", "h264-b", "hevc", "av1", "h264-open"])
 @pytest.mark.parametrize("container", ["mpegts", "mp4"])
-async def test_nvdec_and_pyav_give_the_same_frames(pool: DecoderPool, container: str, video: str) -> None:
+async def test_nvdec_and_pyav_give_the_same_frames(
+    dali: DaliMediaOpener, pool: DecoderPool, container: str, video: str
+) -> None:
     if (container, video) == ("mpegts", "av1"):
         pytest.skip("FFmpeg has no AV1 in MPEG-TS")
-    async with DaliMediaOpener(pool, device_id=0) as dali:
-        assert_same(*await both(dali, pool, write(container, [encoded_video(video), encoded_audio("aac")])))
+    assert_same(*await both(dali, pool, write(container, [encoded_video(video), encoded_audio("aac")])))
 
 
 async def test_large_and_turned_and_oblong_pictures_are_the_same(dali: DaliMediaOpener, pool: DecoderPool) -> None:
@@ -135,9 +141,46 @@ async def test_one_bad_chunk_costs_itself_and_not_its_batch(dali: DaliMediaOpene
         assert [0, 12, 25, 37, 50, 62] == [number_in(pixels) for pixels in clip.frames.pixels]
 
 
-async def test_without_a_gpu_h264_is_refused_by_name(pool: DecoderPool) -> None:
-    async with DaliMediaOpener(pool, device_id=None) as dali:
-        with pytest.raises(BadMessage, match="h264") as bad:
-            await dali.open(write("mpegts", [encoded_video("h264")]), span=SPAN, frame_interval_ms=500, max_frames=8)
+async def test_good_chunks_give_the_same_bytes_after_bad_ones(dali: DaliMediaOpener) -> None:
+    good = [write("webm", [encoded_video("vp9")]), write("mp4", [encoded_video("mjpeg")])]
+    dice = random.Random(3)
 
-    assert bad.value.reason == "unsupported_media"
+    async def pixels(media: bytes) -> bytes:
+        clip = await dali.open(media, span=SPAN, frame_interval_ms=500, max_frames=8)
+        return clip.frames.pixels.tobytes()
+
+    before = [await pixels(media) for media in good]
+    for _ in range(20):
+        for media in good:
+            with contextlib.suppress(BadMessage):
+                await pixels(damaged(media, dice))
+        assert before == [await pixels(media) for media in good]
+
+
+async def test_what_dali_does_not_decode_is_decoded_by_pyav(pool: DecoderPool) -> None:
+    async with DaliMediaOpener(pool, device_id=None) as dali:
+        for media in (
+            write("mpegts", [encoded_video("h264"), encoded_audio("aac")]),  # a codec that the CPU variant has not
+            write("webm", [encoded_video("vp9-444")]),  # a profile that it has not
+        ):
+            one, two = await both(dali, pool, media)
+            assert np.array_equal(one.frames.pixels, two.frames.pixels)
+            assert one.frames.at_ms == two.frames.at_ms
+
+
+@pytest.mark.parametrize("device_id", [pytest.param(None, id="cpu"), ON_GPU])
+async def test_torch_takes_the_frames_without_a_copy(pool: DecoderPool, device_id: int | None) -> None:
+    clip = await pool.thin(write("webm", [encoded_video("vp9")]), span=SPAN, frame_interval_ms=500, max_frames=8)
+    frames = DaliDecoder(batch=1, device_id=device_id).tensors([clip])[0]
+    taken = from_dlpack(frames)
+
+    assert taken.shape == (6, clip.height, clip.width, 3)
+    assert taken.data_ptr() == frames.data_ptr()
+    assert taken.device.type == ("cpu" if device_id is None else "cuda")
+
+
+async def test_who_says_dali_gets_dali() -> None:
+    settings = read_settings({"STREAMPROC_PICTURES": "dali"})
+    async with opening(settings) as opener:
+        assert isinstance(opener, DaliMediaOpener)
+        assert re.fullmatch(r"DALI 2\.\S+ cpu, else PyAV \S+", opener.engine["pictures"])

@@ -53,6 +53,7 @@ VIDEO: Final[dict[str, tuple[str, str, dict[str, str]]]] = {  # name: encoder, p
     ),
     "vp8": ("libvpx", "yuv420p", {"deadline": "realtime", "cpu-used": "16"}),
     "vp9": ("libvpx-vp9", "yuv420p", {"deadline": "realtime", "cpu-used": "8"}),
+    "vp9-444": ("libvpx-vp9", "yuv444p", {"deadline": "realtime", "cpu-used": "8"}),
     "av1": ("libsvtav1", "yuv420p", {"preset": "8", "crf": "20", "svtav1-params": "lp=1"}),
     "mjpeg": ("mjpeg", "yuvj420p", {}),
     "mpeg2": ("mpeg2video", "yuv420p", {}),
