@@ -16,7 +16,8 @@ import msgspec
 
 from encoders.errors import ReleaseRefused
 from encoders.fusion import FILE as FUSION
-from encoders.release import CARD, FIGURES, Manifest, digest_of, verified, write_atomically
+from encoders.release import CARD, FIGURES, Manifest, digest_of, verified
+from encoders.whole_file import write_atomically
 
 WIDTH = 120  # of a line of text
 NAMES = ("AUROC", "FPR@95")

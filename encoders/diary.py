@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from encoders.release import write_atomically
+from encoders.whole_file import write_atomically
 
 
 def forget_after(path: Path, first: int) -> None:

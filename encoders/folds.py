@@ -18,7 +18,8 @@ from encoders.config import TrainingConfig
 from encoders.errors import ReleaseRefused
 from encoders.evaluate import evaluate
 from encoders.pipeline import train_release
-from encoders.release import FIGURES, MANIFEST, load, verified, write_atomically
+from encoders.release import FIGURES, MANIFEST, load, verified
+from encoders.whole_file import write_atomically
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 SHOWN = ("R@1", "R@5", "R@10", "mAP")

@@ -13,7 +13,6 @@ checkpoint. Nothing here imports torch.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -31,6 +30,7 @@ from encoders.newcomers import FILE as NEWCOMERS
 from encoders.newcomers import Lesson, write_lesson
 from encoders.pictures import Pixels, Preprocessing
 from encoders.sentences import SentenceEncoder
+from encoders.whole_file import write_atomically
 
 Vectors = NDArray[np.float32]
 MANIFEST = "release.json"
@@ -412,13 +412,6 @@ def file_sha256(path: Path) -> str:
     """The checksum of a file, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The whole file or none of it, whenever the process dies."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _check_sentences(manifest: Manifest, folder: Path) -> None:

@@ -23,8 +23,9 @@ from torch import Tensor
 from encoders.config import TrainingConfig
 from encoders.errors import EncodersError, WeightsRefused
 from encoders.process import tune_process
-from encoders.train import WARM, last_step, prepared, replace_file, train
+from encoders.train import WARM, last_step, prepared, train
 from encoders.views import Report
+from encoders.whole_file import replace_file
 
 
 def members(config: TrainingConfig) -> tuple[TrainingConfig, ...]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pickle  # for the name of its error; nothing is unpickled
-from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -29,6 +27,7 @@ from encoders.losses import centroid_cross_entropy, page_cross_entropy, supervis
 from encoders.sampler import Draw, ProductSampler
 from encoders.views import Kept, Report, ViewCache, swapped_caches, tensor, view_cache
 from encoders.vision import ImageTower, pretrained
+from encoders.whole_file import replace_file
 
 CHUNK = 16  # pages whose vectors are taken together
 WARM = "warm.safetensors"  # the weights before fine-tuning
@@ -403,10 +402,3 @@ def _save_batch(out: Path, step: int, album: Album, draw: Draw) -> Path:
     keys = [album.keys[photo] for photo in draw.photos.reshape(-1) if photo >= 0]
     path.write_bytes(msgspec.json.encode({"step": step, "photos": keys, "products": draw.products.tolist()}))
     return path
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a file beside it and puts that in its place: whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    write(partial)
-    partial.replace(path)

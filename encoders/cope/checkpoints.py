@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +90,6 @@ def resume(out: Path, config: CopeConfig, task: CopeTask, learner: Learner, *, d
         return int(state["step"])
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise WeightsRefused(path, f"not a checkpoint of this config: {error}") from error
-
-
-def replaced(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    write(partial)
-    partial.replace(path)
 
 
 def _mine(task: CopeTask, slices: list[Tensor]) -> Tensor:

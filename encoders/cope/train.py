@@ -17,7 +17,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 
 from encoders.cope.backbone import build_towers
-from encoders.cope.checkpoints import replaced, resume, save
+from encoders.cope.checkpoints import resume, save
 from encoders.cope.config import CopeConfig
 from encoders.cope.draws import product_draws
 from encoders.cope.evaluate import PRODUCTS
@@ -31,6 +31,7 @@ from encoders.cope.shards import read_shards
 from encoders.cope.task import CopeTask
 from encoders.diary import forget_after
 from encoders.errors import ConfigRefused, TrainingStopped
+from encoders.whole_file import replace_file
 
 if TYPE_CHECKING:
     from encoders.board import Board
@@ -76,8 +77,8 @@ def train(config: CopeConfig, data: Path, out: Path, *, steps: int | None = None
                     save(out, config, task, learner, found.step + 1, data=about)
         weights = out / "towers.safetensors"
         if rank() == 0:
-            replaced(out / "config.json", lambda path: path.write_bytes(msgspec.json.encode(config)))
-            replaced(out / PRODUCTS, lambda path: path.write_text("\n".join(samples.products) + "\n", "utf-8"))
+            replace_file(out / "config.json", lambda path: path.write_bytes(msgspec.json.encode(config)))
+            replace_file(out / PRODUCTS, lambda path: path.write_text("\n".join(samples.products) + "\n", "utf-8"))
             told = {"products_sha256": about, "products": len(samples.products), "steps": last}
             told |= {
                 "bad_rows": dict(samples.bad),
@@ -85,8 +86,8 @@ def train(config: CopeConfig, data: Path, out: Path, *, steps: int | None = None
                 "torch": str(torch.__version__),
                 "ranks": world(),
             }
-            replaced(out / "run.json", lambda path: path.write_bytes(msgspec.json.encode(told)))
-            replaced(weights, lambda path: save_file(tensors(learner.average), path))
+            replace_file(out / "run.json", lambda path: path.write_bytes(msgspec.json.encode(told)))
+            replace_file(weights, lambda path: save_file(tensors(learner.average), path))
         return weights
 
 
@@ -159,7 +160,7 @@ class Diary:
 def _tell_bad(out: Path, samples: Samples) -> None:
     if rank() == 0:
         rows = "".join(json.dumps({"row": where, "fault": kind}) + "\n" for where, kind in samples.bad_rows)
-        replaced(out / "bad_rows.jsonl", lambda path: path.write_text(rows, "utf-8"))
+        replace_file(out / "bad_rows.jsonl", lambda path: path.write_text(rows, "utf-8"))
 
 
 def _check_shares(config: CopeConfig, out: Path) -> None:

@@ -2,8 +2,11 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from streamproc.adapters.simplified_chinese import CHINESE
 from streamproc.core.span import Span
@@ -25,6 +28,14 @@ class TimedWord:
     probability: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Looks:
+    """Where the decoder looked while it wrote, and how sure it was of what it wrote."""
+
+    attention: NDArray[np.float32]  # (heads, start + tokens, frames): the heads that follow the sound
+    sure: NDArray[np.float32]  # (tokens,) probability of each
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hearing:
     """One greedy decode of one window."""
@@ -35,6 +46,7 @@ class Hearing:
     mean_logprob: float  # of the tokens and the end
     no_speech: float  # probability that nobody speaks
     capped: bool  # stopped by the cap, not by the model
+    looks: Looks | None = field(default=None, compare=False, repr=False)  # by engines that remember
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamproc.adapters.cpu_instructions import vector_instructions
-from streamproc.adapters.heard_words import Hearing, TimedWord
+from streamproc.adapters.heard_words import Hearing, Looks, TimedWord
 from streamproc.adapters.log_mel import LogMel
-from streamproc.adapters.speech_window import FRAMES_PER_S, FULL_S, LONG_S, SHORT_S
+from streamproc.adapters.speech_window import FULL_S, WINDOWS_S, quiet_behind, shapes_told
 from streamproc.adapters.whisper_tokens import ENCODED_PER_S, MOST_TOKENS, WhisperTokens
 from streamproc.adapters.whisper_variables import whisper_variables
 from streamproc.adapters.whisper_weights import SETTING, WhisperWeights, whisper_weights
@@ -31,19 +31,22 @@ _MULTILINGUAL: Final = 51_865  # tokens from which on a vocabulary has languages
 class Shown:
     """A window as the decoder looks at it."""
 
-    seconds: int
-    tensors: tuple[Any, ...]  # keys and values by turns of its layers, (1, heads, seconds * 50, 64)
+    tensors: tuple[NDArray[np.float32], ...]  # keys and values by turns of its layers, (1, heads, frames, 64)
 
 
 class OpenVinoModel:
-    """`SpeechModel` on one thread, one window at a time, so that its bits do not depend on others.
+    """`SpeechModel` on one thread. Where the processor multiplies bfloat16 itself, the encoder computes in it what is
+    not 8-bit.
 
-    Where the processor multiplies bfloat16 itself, all but 8-bit products runs in it; else in float32.
+    The decoder reads all of its weights for each token, so up to `batch` windows are decoded together. It computes in
+    float32 throughout: then a window gives the same bits alone and beside others, in bfloat16 it does not.
     """
 
-    batch = 1
+    windows = WINDOWS_S
 
-    def __init__(self, weights: WhisperWeights | str | Path | None = None, *, cache: Path | None = None) -> None:
+    def __init__(
+        self, weights: WhisperWeights | str | Path | None = None, *, cache: Path | None = None, batch: int = 4
+    ) -> None:
         """Builds and compiles the model (3 s for base). Misconfigured where weights or libraries are missing or wrong;
         weights that are quantised already are for `Ct2Model`."""
         found = weights if isinstance(weights, WhisperWeights) else whisper_weights(weights, cache=cache)
@@ -68,29 +71,39 @@ class OpenVinoModel:
         self._tensor: Any = openvino.Tensor
         core = openvino.Core()
         half = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        numbers = openvino.Type.bf16 if half else openvino.Type.f32
-        options = {
-            "INFERENCE_PRECISION_HINT": numbers,
-            "KV_CACHE_PRECISION": numbers,
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": INPUTS_PER_SCALE,
-            "INFERENCE_NUM_THREADS": 1,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
 
-        def compiled(graph: openvino.Model) -> Any:
+        def compiled(graph: openvino.Model, numbers: openvino.Type) -> Any:
+            options = {
+                "INFERENCE_PRECISION_HINT": numbers,
+                "KV_CACHE_PRECISION": numbers,
+                "DYNAMIC_QUANTIZATION_GROUP_SIZE": INPUTS_PER_SCALE,
+                "INFERENCE_NUM_THREADS": 1,
+                "NUM_STREAMS": 1,
+                "PERFORMANCE_HINT": "LATENCY",
+            }
             return core.compile_model(graph, "CPU", options).create_infer_request()
 
         # Of fixed shapes: what is computed and in which order must not depend on what came before.
         self._encoders = {
-            seconds: compiled(graphs.encoder_graph(variables, seconds=seconds, numbers=numbers))
-            for seconds in (SHORT_S, LONG_S, FULL_S)
+            seconds: compiled(
+                graphs.encoder_graph(variables, seconds=seconds), openvino.Type.bf16 if half else openvino.Type.f32
+            )
+            for seconds in (*WINDOWS_S, FULL_S)
+        }
+        silence = self._encoded(np.zeros(0, np.float32), WINDOWS_S[-1])
+        self._quiet = {
+            seconds: tuple(
+                each[:, :, seconds * ENCODED_PER_S : (seconds + quiet_behind(seconds)) * ENCODED_PER_S].copy()
+                for each in silence
+            )
+            for seconds in self._encoders
         }
         upper = range(shape.decoder_layers // 2, shape.decoder_layers)  # openai-whisper's own default
         heads = config.get("alignment_heads") or [(layer, head) for layer in upper for head in range(shape.heads)]
         heads = [(int(layer), int(head)) for layer, head in heads]
-        self._decoder = compiled(graphs.decoder_graph(variables, alignment_heads=heads, numbers=numbers))
-        self._decoder.set_tensor("order", self._tensor(np.zeros(1, np.int32)))
+        self._decoder = compiled(graphs.decoder_graph(variables, alignment_heads=heads), openvino.Type.f32)
+        self._given: dict[str, NDArray[Any]] = {}  # what the decoder reads where it lies
+        self.batch = max(1, batch)
         self._embeddings = variables["decoder/embeddings/weight"]  # (vocabulary, width) float16
         self._positions = variables["decoder/position_encodings/encodings"].astype(np.float32)
         self._never = np.array(config.get("suppress_ids", ()), np.intp)
@@ -98,8 +111,8 @@ class OpenVinoModel:
         self._languages = np.array(config.get("lang_ids", ()), np.intp)
         self.engine = {
             "speech": f"openvino {found.name} {found.sha256[:16]}",
-            "speech_precision": f"int8 by {INPUTS_PER_SCALE}, {'bf16' if half else 'f32'}",
-            "speech_shapes": f"{SHORT_S}s {LONG_S}s, 1 thread, {vector_instructions()}",
+            "speech_precision": f"int8 by {INPUTS_PER_SCALE}, encoder {'bf16' if half else 'f32'}",
+            "speech_shapes": f"{shapes_told(WINDOWS_S)}, 1 thread, {vector_instructions()}",
             "openvino": version("openvino"),
         }
 
@@ -109,93 +122,146 @@ class OpenVinoModel:
 
     def encode(self, samples: NDArray[np.float32], window_s: int) -> Shown:
         """See `SpeechModel`."""
-        encoder = self._encoders[window_s]
-        encoder.infer([self._mel.of(samples, window_s)])
-        made = [encoder.get_output_tensor(i) for i in range(len(encoder.model_outputs))]
-        kept = tuple(self._tensor(each.element_type, each.shape) for each in made)
-        for each, copy in zip(made, kept, strict=True):
-            each.copy_to(copy)
-        return Shown(seconds=window_s, tensors=kept)
+        pairs = zip(self._encoded(samples, window_s), self._quiet[window_s], strict=True)
+        return Shown(tensors=tuple(np.concatenate(pair, axis=2) for pair in pairs))
 
     def languages(self, window: Shown) -> dict[str, float]:
         """See `SpeechModel`."""
         if not self._multilingual:
             return {"en": 1.0}
-        self._begin(window)
-        logits, _ = self._next([self._tokens.of("en").sot], after=0, rows=[0])
-        odds = np.exp(_log_odds(logits[0, self._languages]))
+        self._begin([window])
+        logits, _ = self._next([[self._tokens.of("en").sot]], after=0, rows=[0])
+        odds = np.exp(_log_odds(logits[0, 0, self._languages]))
         return {self._tokens.language_of(int(t)): float(odd) for t, odd in zip(self._languages, odds, strict=True)}
 
     def decode(
         self, windows: Sequence[Shown], languages: Sequence[str], caps: Sequence[int], hints: Sequence[str]
     ) -> list[Hearing]:
-        """See `SpeechModel`."""
-        return [self._decoded(*each) for each in zip(windows, languages, caps, hints, strict=True)]
+        """See `SpeechModel`; together, because the weights are then read once for all."""
+        hearings: dict[int, Hearing] = {}
+        prompts = [self._tokens.prompt(language, hint) for language, hint in zip(languages, hints, strict=True)]
+        for length in sorted({len(prompt) for prompt in prompts}):  # of one length: those with a hint and those without
+            group = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+            heard = self._decoded(
+                [windows[i] for i in group],
+                [languages[i] for i in group],
+                [caps[i] for i in group],
+                [prompts[i] for i in group],
+            )
+            hearings |= zip(group, heard, strict=True)
+        return [hearings[i] for i in range(len(prompts))]
 
     def align(self, window: Shown, hearing: Hearing, samples: int) -> list[TimedWord]:
-        """See `SpeechModel`; from the decoder's attention."""
-        tokenizer = self._tokens.of(hearing.language)
-        start = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
-        first = len(start) - 1  # what foretells the first token of the text
-        frames = min(window.seconds * FRAMES_PER_S, -(-samples * FRAMES_PER_S // SAMPLE_RATE_HZ)) // 2
-        self._begin(window)
-        logits, looks = self._next(
-            [*start, *hearing.tokens, tokenizer.eot], after=0, rows=range(first, first + len(hearing.tokens))
-        )
-        starts_s = token_starts(looks[:, :, :frames], first=first) / ENCODED_PER_S
-        sure = [
-            float(np.exp(_log_odds(row[: tokenizer.eot])[token]))
-            for row, token in zip(logits, hearing.tokens, strict=True)
+        """See `SpeechModel`; from where the decoder looked while it wrote."""
+        if hearing.looks is None:
+            raise ValueError("was heard by another engine")
+        looks = hearing.looks
+        sound = -(-samples * ENCODED_PER_S // SAMPLE_RATE_HZ)
+        first = looks.attention.shape[1] - len(hearing.tokens) - 1  # what foretells the first token of the text
+        starts_s = token_starts(looks.attention[:, :, :sound], first=first) / ENCODED_PER_S
+        return self._tokens.timed(hearing, starts_s, looks.sure)
+
+    def _encoded(self, samples: NDArray[np.float32], window_s: int) -> list[NDArray[np.float32]]:
+        """As `Shown` has them, without the silence behind; good until this window's next call."""
+        encoder = self._encoders[window_s]
+        encoder.infer([self._mel.of(samples, window_s)])
+        return [encoder.get_output_tensor(i).data for i in range(len(encoder.model_outputs))]
+
+    def _decoded(
+        self, windows: list[Shown], languages: list[str], caps: list[int], prompts: list[list[int]]
+    ) -> list[Hearing]:
+        """Of prompts of one length."""
+        eot = self._tokens.of(languages[0]).eot
+        length = len(prompts[0])
+        at_start = length - len(self._tokens.prompt(languages[0], ""))  # where the text before ends
+        texts = [
+            _Text(cap=min(cap, MOST_TOKENS - length), never=self._tokens.of(language).timestamp_begin)
+            for cap, language in zip(caps, languages, strict=True)
         ]
-        return self._tokens.timed(hearing, starts_s, np.array(sure, np.float32))
-
-    def _decoded(self, window: Shown, language: str, cap: int, hint: str) -> Hearing:
-        tokenizer = self._tokens.of(language)
-        new = self._tokens.prompt(language, hint)
-        cap = min(cap, MOST_TOKENS - len(new))
-        no_speech, logprob, done = 0.0, 0.0, 0
-        text: list[int] = []
-        self._begin(window)
-        while len(text) < cap:
-            asked = [0] if text else [new.index(tokenizer.sot), len(new) - 1]
-            (*at_start, last), _ = self._next(new, after=done, rows=asked)
-            if not text:
-                no_speech = float(np.exp(_log_odds(at_start[0])[tokenizer.no_speech]))
-                last[self._never_first] = -np.inf
-            last[self._never] = -np.inf
-            last[tokenizer.timestamp_begin :] = -np.inf
-            done += len(new)
-            token = int(last.argmax())
-            logprob += float(_log_odds(last)[token])
-            if token == tokenizer.eot:
+        self._begin(windows)
+        logits, looks = self._next(prompts, after=0, rows=[at_start, length - 1])
+        for text, row, look in zip(texts, logits, looks, strict=True):
+            text.no_speech = float(np.exp(_log_odds(row[0])[self._tokens.of("en").no_speech]))
+            row[1, self._never_first] = -np.inf
+            text.looks.append(look[:, at_start:].copy())
+        done = length
+        while True:
+            for text, row in zip(texts, logits, strict=True):
+                if not text.over:
+                    row[-1, self._never] = -np.inf
+                    row[-1, text.never :] = -np.inf
+                    text.add(row[-1], eot=eot)
+            if all(text.over for text in texts):
                 break
-            text.append(token)
-            new = [token]
-        return self._tokens.hearing(text, language, logprob=logprob, no_speech=no_speech, cap=cap)
+            # Who is over goes on saying so: a row more costs little, and nobody reads it.
+            logits, looks = self._next([[text.last] for text in texts], after=done, rows=[0])
+            done += 1
+            for text, look in zip(texts, looks, strict=True):
+                if not text.over:
+                    text.looks.append(look.copy())
+        return [
+            self._tokens.hearing(
+                text.tokens,
+                language,
+                logprob=text.logprob,
+                no_speech=text.no_speech,
+                cap=text.cap,
+                looks=Looks(attention=np.concatenate(text.looks, axis=1), sure=np.array(text.sure, np.float32)),
+            )
+            for text, language in zip(texts, languages, strict=True)
+        ]
 
-    def _begin(self, window: Shown) -> None:
-        """A new text about what is in the window."""
+    def _begin(self, windows: Sequence[Shown]) -> None:
+        """New texts about what is in the windows."""
         self._decoder.reset_state()
-        for i, tensor in enumerate(window.tensors):
-            self._decoder.set_tensor(f"shown{i}", tensor)
+        self._give("order", np.arange(len(windows), dtype=np.int32))
+        for i, tensors in enumerate(zip(*(window.tensors for window in windows), strict=True)):
+            self._give(f"shown{i}", tensors[0] if len(tensors) == 1 else np.concatenate(tensors))
 
     def _next(
-        self, tokens: Sequence[int], *, after: int, rows: Sequence[int]
+        self, tokens: Sequence[Sequence[int]], *, after: int, rows: Sequence[int]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits of those rows of the tokens, (rows, vocabulary), and the alignment heads' attention, (heads, tokens,
-        frames), both good until the next call. `after` so many tokens of this text."""
-        end = after + len(tokens)
-        mask = np.triu(np.full((len(tokens), end), -np.inf, np.float32), after + 1)
-        inputs = {
-            "tokens": (self._embeddings[list(tokens)] + self._positions[after:end])[None],
-            "mask": mask[None, None],
-            "rows": np.array(rows, np.int64),
-        }
-        for name, array in inputs.items():
-            self._decoder.set_tensor(name, self._tensor(array, shared_memory=True))
+        """Logits of those rows of the tokens, (texts, rows, vocabulary), and the alignment heads' attention, (texts,
+        heads, tokens, frames), both good until the next call. `after` so many tokens of these texts."""
+        count = len(tokens[0])
+        end = after + count
+        self._give("tokens", self._embeddings[np.array(tokens)] + self._positions[after:end])
+        self._give("mask", np.triu(np.full((count, end), -np.inf, np.float32), after + 1)[None, None])
+        self._give("rows", np.array(rows, np.int64))
         self._decoder.infer()
-        logits, looks = (self._decoder.get_output_tensor(i).data[0] for i in range(2))
+        logits, looks = (self._decoder.get_output_tensor(i).data for i in range(2))
         return logits, looks
+
+    def _give(self, name: str, array: NDArray[Any]) -> None:
+        self._given[name] = array  # the decoder does not keep it alive
+        self._decoder.set_tensor(name, self._tensor(array, shared_memory=True))
+
+
+@dataclass(kw_only=True, eq=False)
+class _Text:
+    """One text as it is written."""
+
+    cap: int
+    never: int  # tokens from here on are no text
+    tokens: list[int] = field(default_factory=list)
+    sure: list[float] = field(default_factory=list)
+    looks: list[NDArray[np.float32]] = field(default_factory=list)
+    logprob: float = 0.0
+    no_speech: float = 0.0
+    last: int = 0
+    over: bool = False
+
+    def add(self, logits: NDArray[np.float32], *, eot: int) -> None:
+        """The likeliest token."""
+        self.last = int(logits.argmax())
+        log_odd = float(_log_odds(logits)[self.last])
+        self.logprob += log_odd
+        if self.last == eot:
+            self.over = True
+            return
+        self.tokens.append(self.last)
+        self.sure.append(float(np.exp(log_odd)))
+        self.over = len(self.tokens) >= self.cap
 
 
 def _log_odds(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Speech to text by a fast engine on one thread: who waits is heard in turn, and a doubtful hearing is tried again."""
+"""Speech to text by a Whisper model on one thread: who waits has his turn, and what is doubtful is heard again."""
 
 import asyncio
 import threading
@@ -51,9 +51,8 @@ class QueuedSpeech(Generic[W]):
         if not is_audible(waveform.samples):
             return None
         known = language if language and self._model.knows(language) else None
-        job = _Job(
-            waveform=waveform, span=span, language=known, hint=hint.strip(), window_s=window_of(waveform.samples)
-        )
+        window_s = window_of(waveform.samples, self._model.windows)
+        job = _Job(waveform=waveform, span=span, language=known, hint=hint.strip(), window_s=window_s)
         with self._lock:
             self._waiting.append(job)
         self._thread.submit(self._work)

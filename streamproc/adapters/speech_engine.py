@@ -22,12 +22,12 @@ def load_speech(engine: SpeechEngine, model: str | None = None, *, cache: Path |
     """Raises Misconfigured where weights or libraries are missing or wrong."""
     if engine == "auto":
         engine = fastest_engine(vector_instructions())
-    if engine == "whisper":
-        from streamproc.adapters.whisper_speech import WhisperSpeech
-
-        return WhisperSpeech(model, cache=cache)
     from streamproc.adapters.queued_speech import QueuedSpeech
 
+    if engine == "whisper":
+        from streamproc.adapters.whisper_model import WhisperModel
+
+        return QueuedSpeech(WhisperModel(model, cache=cache))
     if engine == "ct2":
         from streamproc.adapters.ct2_model import Ct2Model
 

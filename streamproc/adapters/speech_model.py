@@ -22,6 +22,10 @@ class SpeechModel(Protocol[W]):
     def batch(self) -> int:
         """The most windows that `decode` takes at a time."""
 
+    @property
+    def windows(self) -> Sequence[int]:
+        """Seconds of the windows that an utterance may be encoded in, rising; `FULL_S` is always one besides."""
+
     def knows(self, language: str) -> bool:
         """Whether it can be told that somebody speaks it, ISO 639-1."""
 
@@ -37,4 +41,4 @@ class SpeechModel(Protocol[W]):
         """Greedy, up to so many text tokens each; windows of one length."""
 
     def align(self, window: W, hearing: Hearing, samples: int) -> list[TimedWord]:
-        """Word times on a grid of 20 ms; the sound is so many samples of the window."""
+        """Word times on a grid of 20 ms, of what this model heard there; the sound is so many samples of the window."""

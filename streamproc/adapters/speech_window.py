@@ -1,9 +1,11 @@
-"""The two lengths of sound that a Whisper model is ever shown.
+"""The lengths of sound that a Whisper model is ever shown: few and fixed, because a result's bits depend on shapes.
 
-Whisper was trained on 30 s; shorter windows cost less, and those of 10 s and more are safe (0 runaways in 600, notes
-on media, section 6). Two fixed lengths, padded with silence, because the bits of a result depend on shapes.
+Whisper was trained on 30 s. Shorter windows cost less, but one that is over when the speech is has the model repeat
+itself (notes on media, section 6: safe from 10 s on). It is silence to end in that it misses: behind a window of under
+`SAFE_S` its decoder is shown two seconds of that, encoded once.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -12,12 +14,13 @@ from numpy.typing import NDArray
 from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
 
-SHORT_S: Final = 10
-LONG_S: Final = 13
+WINDOWS_S: Final = (5, 8, 13)
+"""What the fast engines encode: the first that holds the utterance."""
 FULL_S: Final = 30
-"""What the model was trained on: where a runaway is tried again. 1 in 163 utterances of bench speech came over and over
-on 10 s and on 13 s, and once on 30 s."""
-SHORT_HOLDS_S: Final = 9.5  # an utterance of 9 s with its padding: half a second of silence stays behind it
+"""What the model was trained on: where a runaway is tried again."""
+SAFE_S: Final = 10
+QUIET_S: Final = 2
+SPARE_S: Final = 0.3  # of a window is left behind an utterance
 FRAMES_PER_S: Final = 100  # mel frames
 EDGE_MS: Final = 60  # sound kept around the span; 3.0 % word errors on bench speech, 3.3 % with none
 INAUDIBLE: Final = 1e-3  # peak of 33 in 32768: nothing to recognise
@@ -30,9 +33,20 @@ def around(span: Span, waveform: Waveform) -> Waveform:
     return Waveform(samples=waveform.samples[first:end], start_ms=waveform.start_ms + first * 1000 // SAMPLE_RATE_HZ)
 
 
-def window_of(samples: NDArray[np.float32]) -> int:
-    """Seconds of the window for these samples, (N,) at 16 kHz."""
-    return SHORT_S if len(samples) <= SHORT_HOLDS_S * SAMPLE_RATE_HZ else LONG_S
+def window_of(samples: NDArray[np.float32], windows_s: Sequence[int]) -> int:
+    """Seconds of the shortest window that holds these samples, (N,) at 16 kHz, or of the longest."""
+    return next((each for each in windows_s if len(samples) <= (each - SPARE_S) * SAMPLE_RATE_HZ), windows_s[-1])
+
+
+def quiet_behind(window_s: int) -> int:
+    """Seconds of encoded silence that follow an encoded window of this length."""
+    return QUIET_S if window_s < SAFE_S else 0
+
+
+def shapes_told(windows_s: Sequence[int]) -> str:
+    """For `engine`."""
+    quiet = {window_s: quiet_behind(window_s) for window_s in windows_s}
+    return " ".join(f"{window_s}+{quiet[window_s]}s" if quiet[window_s] else f"{window_s}s" for window_s in windows_s)
 
 
 def in_window(samples: NDArray[np.float32], seconds: int) -> NDArray[np.float32]:

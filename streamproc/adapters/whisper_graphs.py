@@ -45,9 +45,9 @@ def shape_of(variables: Variables) -> WhisperShape:
     )
 
 
-def encoder_graph(variables: Variables, *, seconds: int, numbers: openvino.Type) -> openvino.Model:
+def encoder_graph(variables: Variables, *, seconds: int) -> openvino.Model:
     """From `mel`, (1, mels, seconds * 100), to what the decoder looks at: keys and values by turns of its layers, each
-    (1, heads, seconds * 50, HEAD) in `numbers`."""
+    (1, heads, seconds * 50, HEAD)."""
     parts, shape = _Parts(variables), shape_of(variables)
     mel = _input("mel", [1, shape.mels, seconds * 100])
     x: Any = mel
@@ -69,23 +69,24 @@ def encoder_graph(variables: Variables, *, seconds: int, numbers: openvino.Type)
         for layer in range(shape.decoder_layers)
         for part in range(2)
     ]
-    return openvino.Model([opset15.result(opset15.convert(each, numbers)) for each in shown], [mel], "encoder")
+    return openvino.Model([opset15.result(each) for each in shown], [mel], "encoder")
 
 
-def decoder_graph(
-    variables: Variables, *, alignment_heads: Sequence[tuple[int, int]], numbers: openvino.Type
-) -> openvino.Model:
-    """The decoder over the next tokens of one text; what came before is its state.
+def decoder_graph(variables: Variables, *, alignment_heads: Sequence[tuple[int, int]]) -> openvino.Model:
+    """The decoder over the next tokens of B texts; what came before is its state.
 
-    Inputs: `tokens`, (1, n, width), embeddings with their positions added; `mask`, (1, 1, n, all so far), added to the
-    attention; `rows`, which of the n to tell the logits of; `order`, always [0]; and the encoder's output as
-    `shown0`, `shown1`, ... Outputs: logits, (1, rows, vocabulary), and the attention of the alignment heads, given as
-    (layer, head), on the sound, (1, heads, n, frames).
+    Inputs: `tokens`, (B, n, width), embeddings with their positions added; `mask`, (1, 1, n, all so far), added to the
+    attention; `rows`, which of the n to tell the logits of; `order`, always [0, 1, ... B - 1]; and the encoder's output
+    as `shown0`, `shown1`, ..., (B, heads, frames, HEAD). Outputs: logits, (B, rows, vocabulary), and the attention of
+    the alignment heads, given as (layer, head), on the sound, (B, heads, n, frames).
     """
     parts, shape = _Parts(variables), shape_of(variables)
-    tokens, mask = _input("tokens", [1, -1, shape.width]), _input("mask", [1, 1, -1, -1])
-    rows, order = _input("rows", [-1], openvino.Type.i64), _input("order", [1], openvino.Type.i32)
-    shown = [_input(f"shown{i}", [1, shape.heads, -1, HEAD], numbers) for i in range(2 * shape.decoder_layers)]
+    tokens, mask = _input("tokens", [-1, -1, shape.width]), _input("mask", [1, 1, -1, -1])
+    rows, order = _input("rows", [-1], openvino.Type.i64), _input("order", [-1], openvino.Type.i32)
+    shown = [_input(f"shown{i}", [-1, shape.heads, -1, HEAD]) for i in range(2 * shape.decoder_layers)]
+    texts = opset15.gather(opset15.shape_of(tokens), _integers(0), _integer(0))
+    none_yet = opset15.broadcast(_floats(0.0), opset15.concat([texts, _integers(shape.heads, 0, HEAD)], 0))
+    grown = openvino.PartialShape([-1, shape.heads, -1, HEAD])
     states: list[Any] = []
     looks: list[Any] = []
     x: Any = tokens
@@ -96,9 +97,7 @@ def decoder_graph(
         both = []
         for kind, piece in zip(("keys", "values"), new, strict=True):
             # Read, reordered, lengthened, kept: the plugin knows this pattern and then copies nothing.
-            none_yet = _floats(np.zeros((1, shape.heads, 0, HEAD)))
             state = f"{name}/{kind}"
-            grown = openvino.PartialShape([1, shape.heads, -1, HEAD])
             past = opset6.read_value(none_yet, state, openvino.Type.f32, grown)
             so_far = opset15.concat([opset15.gather(past, order, _integer(0)), piece], 2)
             states.append(opset6.assign(so_far, state))
@@ -107,7 +106,7 @@ def decoder_graph(
         x = opset15.add(x, parts.linear(parts.joined(seen), f"{name}/self_attention/linear_1"))
         normed = parts.norm(x, f"{name}/attention/layer_norm")
         asked = opset15.multiply(parts.linear(normed, f"{name}/attention/linear_0"), _floats(HEAD**-0.5))
-        keys, values = (opset15.convert(each, openvino.Type.f32) for each in shown[2 * layer : 2 * layer + 2])
+        keys, values = shown[2 * layer : 2 * layer + 2]
         look = opset15.softmax(opset15.matmul(parts.apart(asked), keys, False, True), -1)  # told below: not fused
         heads = [head for its_layer, head in alignment_heads if its_layer == layer]
         if heads:
@@ -122,7 +121,7 @@ def decoder_graph(
 
 
 class _Parts:
-    """What both graphs are made of. `x` is (1, n, width) throughout."""
+    """What both graphs are made of. `x` is (B, n, width) throughout."""
 
     def __init__(self, variables: Variables) -> None:
         self._variables = variables
@@ -150,7 +149,7 @@ class _Parts:
         return self.apart(self.linear(x, name, part, of=of))
 
     def apart(self, x: Any) -> Any:
-        """(1, heads, n, HEAD)"""
+        """(B, heads, n, HEAD)"""
         return opset15.transpose(opset15.reshape(x, _integers(0, 0, self._heads, HEAD), True), _integers(0, 2, 1, 3))
 
     def joined(self, x: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamproc.adapters.heard_words import Hearing, TimedWord
+from streamproc.adapters.heard_words import Hearing, Looks, TimedWord
 from streamproc.adapters.simplified_chinese import CHINESE, SimplifiedChinese
 from streamproc.adapters.speech_hint import suits
 
@@ -55,7 +55,16 @@ class WhisperTokens:
             return start
         return [tokenizer.sot_prev, *tokenizer.encode(" " + hint)[:MOST_HINT_TOKENS], *start]
 
-    def hearing(self, tokens: Sequence[int], language: str, *, logprob: float, no_speech: float, cap: int) -> Hearing:
+    def hearing(
+        self,
+        tokens: Sequence[int],
+        language: str,
+        *,
+        logprob: float,
+        no_speech: float,
+        cap: int,
+        looks: Looks | None = None,
+    ) -> Hearing:
         """Of decoded tokens; `logprob` is the sum over them and the end."""
         tokenizer = self.of(language)
         text = tuple(t for t in tokens if t < tokenizer.eot)
@@ -66,6 +75,7 @@ class WhisperTokens:
             mean_logprob=logprob / (len(text) + 1),
             no_speech=no_speech,
             capped=len(text) >= cap,
+            looks=looks,
         )
 
     def timed(

