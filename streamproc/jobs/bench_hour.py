@@ -29,6 +29,7 @@ from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
 from streamproc.embedded.demo.voice import RATE, Voice
 from streamproc.jobs.bench_media import resident_mib
+from streamproc.jobs.resampled import resampled
 
 CHIRP_EVERY_S: Final = 7.3
 CHIRP_S: Final = 0.05
@@ -228,11 +229,8 @@ def made(source: Source, folder: Path, *, minutes: float) -> Path:
 
 
 def sentence(rate_hz: int) -> NDArray[np.float32]:
-    """(N,) at that rate, through the spectrum."""
-    said = Voice().say(SENTENCE)
-    spectrum = np.fft.rfft(said)
-    length = round(len(said) * rate_hz / RATE)
-    return np.asarray(np.fft.irfft(spectrum[: length // 2 + 1], length) * (length / len(said)), np.float32)
+    """(N,) at that rate."""
+    return resampled(Voice().say(SENTENCE), RATE, rate_hz)
 
 
 def sound_of(sounds: list[tuple[float, NDArray[np.float32]]], source: Source, second: int) -> NDArray[np.float32]:

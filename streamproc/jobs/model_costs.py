@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamproc.adapters.cope_encoder import CopeEncoder, load_encoder
 from streamproc.adapters.evidence_frames import EvidenceFrames
@@ -25,6 +24,7 @@ from streamproc.core.gallery import Gallery
 from streamproc.core.span import Span
 from streamproc.embedded.demo.voice import RATE, Voice
 from streamproc.jobs.bench_speech import listen
+from streamproc.jobs.resampled import resampled
 from streamproc.ports import ReleaseFacts
 
 CLIP_MS: Final = 2_000
@@ -84,13 +84,11 @@ async def _speech_costs(hint: str) -> dict[str, float]:
 
 
 def half_time_talk() -> Waveform:
-    """Sentences, each followed by as long a silence; made 16 kHz by averaging, which is good enough for a voice."""
+    """Sentences, each followed by as long a silence."""
     voice, pieces = Voice(), []
     for text in SAID:
-        said = voice.say(text)
-        every = RATE // SAMPLE_RATE_HZ
-        coarse: NDArray[np.float32] = said[: len(said) // every * every].reshape(-1, every).mean(axis=1)
-        pieces += [coarse, np.zeros_like(coarse)]
+        said = resampled(voice.say(text), RATE, SAMPLE_RATE_HZ)
+        pieces += [said, np.zeros_like(said)]
     return Waveform(samples=np.concatenate(pieces), start_ms=0)
 
 
