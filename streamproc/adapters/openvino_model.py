@@ -31,7 +31,7 @@ _MULTILINGUAL: Final = 51_865  # tokens from which on a vocabulary has languages
 class Shown:
     """A window as the decoder looks at it."""
 
-    tensors: tuple[NDArray[np.float32], ...]  # keys and values by turns of its layers, (1, heads, frames, 64)
+    layers: NDArray[np.float32]  # (2 * layers, heads, frames, 64): keys and values of its layers by turns
 
 
 class OpenVinoModel:
@@ -90,12 +90,12 @@ class OpenVinoModel:
             )
             for seconds in (*WINDOWS_S, FULL_S)
         }
-        silence = self._encoded(np.zeros(0, np.float32), WINDOWS_S[-1])
+        nothing = np.zeros(0, np.float32)
+        # Each once: an encoder takes its memory with its first window, and a worker should not grow later.
+        encoded = {seconds: np.concatenate(self._encoded(nothing, seconds)) for seconds in self._encoders}
+        silence = encoded[WINDOWS_S[-1]]
         self._quiet = {
-            seconds: tuple(
-                each[:, :, seconds * ENCODED_PER_S : (seconds + quiet_behind(seconds)) * ENCODED_PER_S].copy()
-                for each in silence
-            )
+            seconds: silence[:, :, seconds * ENCODED_PER_S : (seconds + quiet_behind(seconds)) * ENCODED_PER_S].copy()
             for seconds in self._encoders
         }
         upper = range(shape.decoder_layers // 2, shape.decoder_layers)  # openai-whisper's own default
@@ -122,8 +122,13 @@ class OpenVinoModel:
 
     def encode(self, samples: NDArray[np.float32], window_s: int) -> Shown:
         """See `SpeechModel`."""
-        pairs = zip(self._encoded(samples, window_s), self._quiet[window_s], strict=True)
-        return Shown(tensors=tuple(np.concatenate(pair, axis=2) for pair in pairs))
+        encoded, quiet = self._encoded(samples, window_s), self._quiet[window_s]
+        sound = encoded[0].shape[2]
+        layers = np.empty((len(encoded), quiet.shape[1], sound + quiet.shape[2], quiet.shape[3]), np.float32)
+        for layer, made in zip(layers, encoded, strict=True):
+            layer[:, :sound] = made[0]
+        layers[:, :, sound:] = quiet
+        return Shown(layers=layers)
 
     def languages(self, window: Shown) -> dict[str, float]:
         """See `SpeechModel`."""
@@ -162,7 +167,7 @@ class OpenVinoModel:
         return self._tokens.timed(hearing, starts_s, looks.sure)
 
     def _encoded(self, samples: NDArray[np.float32], window_s: int) -> list[NDArray[np.float32]]:
-        """As `Shown` has them, without the silence behind; good until this window's next call."""
+        """Each (1, heads, frames, 64), without the silence behind; good until this window's next call."""
         encoder = self._encoders[window_s]
         encoder.infer([self._mel.of(samples, window_s)])
         return [encoder.get_output_tensor(i).data for i in range(len(encoder.model_outputs))]
@@ -215,8 +220,9 @@ class OpenVinoModel:
         """New texts about what is in the windows."""
         self._decoder.reset_state()
         self._give("order", np.arange(len(windows), dtype=np.int32))
-        for i, tensors in enumerate(zip(*(window.tensors for window in windows), strict=True)):
-            self._give(f"shown{i}", tensors[0] if len(tensors) == 1 else np.concatenate(tensors))
+        [first, *others] = [window.layers[:, np.newaxis] for window in windows]
+        for i, layer in enumerate(np.concatenate([first, *others], axis=1) if others else first):
+            self._give(f"shown{i}", layer)
 
     def _next(
         self, tokens: Sequence[Sequence[int]], *, after: int, rows: Sequence[int]

@@ -111,6 +111,7 @@ class EmbeddedWorld:
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",  # processes that share cores must not spin
+            "MALLOC_MMAP_THRESHOLD_": "1048576",  # what is larger goes back to the system when it is freed
             "MALLOC_ARENA_MAX": "2",  # glibc's 8 a core fragment: arrays are made in one thread and freed in another
             **self.environment,
             "STREAMPROC_HEALTH_PORT": str(port),
