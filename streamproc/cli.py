@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ def main() -> None:
     """Runs the command line and exits with the code that says whose fault a failure is."""
     # gRPC tells standard error of every keep-alive that a server found too many; what matters becomes an error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was opened is closed, as by Ctrl-C
     try:
         commands(standalone_mode=False)
     except click.ClickException as error:

@@ -62,6 +62,26 @@ def started_at(pid: int) -> str:
         return ""
 
 
+async def test_who_is_terminated_leaves_nothing_over(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streamproc", "demo"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    demo = Child("demo", command, log=tmp_path / "demo.log", environment=environment).start()
+    try:
+        # Milvus, Kafka and what they start
+        await asyncio.to_thread(demo.wait_ready, lambda: len(below(demo.pid)) > 2, WITHIN_S)
+        started = below(demo.pid)
+    finally:
+        ended = await asyncio.to_thread(demo.stop, within_s=60.0)
+
+    assert 128 + signal.SIGTERM == ended
+    assert [] == [name for name in os.listdir(tmp_path) if name.startswith("streamproc")]
+
+    async def gone() -> bool:  # the system ends what was just being started, a moment later
+        return all(started_at(pid) != start for pid, start in started)
+
+    await until(gone)
+
+
 async def test_the_printed_addresses_are_all_that_other_commands_need_and_ctrl_c_leaves_nothing_over(
     made: MadeWorld, tmp_path: Path
 ) -> None:
