@@ -182,9 +182,18 @@ class DaliMediaOpener:
                 if len(self._waiting) < self._batch:
                     await asyncio.sleep(GATHER_S)
                 batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
-                found = await loop.run_in_executor(self._thread, self._decoder.pixels, [one.clip for one in batch])
-                for one, pixels in zip(batch, found, strict=True):
-                    if not one.pixels.done():  # a caller that gave up has no future left to settle
+                waiting = [one for one in batch if not one.pixels.done()]  # without those that gave up
+                if not waiting:
+                    continue
+                try:
+                    found = await loop.run_in_executor(self._thread, self._decoder.pixels, [o.clip for o in waiting])
+                except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+                    for one in waiting:
+                        if not one.pixels.done():
+                            one.pixels.set_exception(error)
+                    continue
+                for one, pixels in zip(waiting, found, strict=True):
+                    if not one.pixels.done():
                         one.pixels.set_result(pixels)
         finally:
             self._gathering = None

@@ -33,7 +33,7 @@ from streamproc.adapters.decoder_pool import DecoderPool
 from streamproc.adapters.media_cutter import Cut, MediaCutter
 from streamproc.core.clip import ClipFrames, ClipMedia
 from streamproc.core.span import Span
-from streamproc.errors import BadMessage
+from streamproc.errors import BadMessage, Misconfigured
 from streamproc.jobs.model_costs import model_costs
 from streamproc.ports import MediaOpener
 
@@ -235,7 +235,10 @@ def _decode(piece: Cut, *, frame_interval_ms: int, max_frames: int) -> ClipMedia
 def hostile(files: tuple[Path, ...], mutated: int, crafted: int, seed: int, pictures: str, form: str) -> None:
     """Feeds damaged and lying chunks to one decoding child; exit 1 if a reason was wrong or a good chunk changed. How
     often the child died, and was replaced, is told: a decoder may crash on damaged data, and costs that chunk alone."""
-    figures = asyncio.run(_hostile(files, mutated=mutated, crafted=crafted, seed=seed, pictures=pictures))
+    try:
+        figures = asyncio.run(_hostile(files, mutated=mutated, crafted=crafted, seed=seed, pictures=pictures))
+    except Misconfigured as wrong:
+        raise click.ClickException(str(wrong)) from wrong
     if form == "table":
         for name, value in figures.items():
             click.echo(f"{name:<28}{value}")

@@ -157,6 +157,20 @@ async def test_good_chunks_give_the_same_bytes_after_bad_ones(dali: DaliMediaOpe
         assert before == [await pixels(media) for media in good]
 
 
+async def test_what_breaks_reaches_those_who_wait(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    media = write("webm", [encoded_video("vp9", seconds=1)])
+
+    def breaks(_: object, __: object) -> None:
+        raise ValueError("the device is gone")
+
+    async with DaliMediaOpener(pool, device_id=None) as dali:
+        with monkeypatch.context() as patched:
+            patched.setattr(DaliDecoder, "pixels", breaks)
+            with pytest.raises(ValueError, match="gone"):
+                await dali.open(media, span=SPAN, frame_interval_ms=500, max_frames=8)
+        assert (await dali.open(media, span=SPAN, frame_interval_ms=500, max_frames=8)).frames.at_ms
+
+
 async def test_what_dali_does_not_decode_is_decoded_by_pyav(pool: DecoderPool) -> None:
     async with DaliMediaOpener(pool, device_id=None) as dali:
         for media in (
