@@ -70,24 +70,10 @@ class OpenVinoModel:
             raise Misconfigured(SETTING, reason) from why
         self._tensor: Any = openvino.Tensor
         core = openvino.Core()
-        half = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-        def compiled(graph: openvino.Model, numbers: openvino.Type) -> Any:
-            options = {
-                "INFERENCE_PRECISION_HINT": numbers,
-                "KV_CACHE_PRECISION": numbers,
-                "DYNAMIC_QUANTIZATION_GROUP_SIZE": INPUTS_PER_SCALE,
-                "INFERENCE_NUM_THREADS": 1,
-                "NUM_STREAMS": 1,
-                "PERFORMANCE_HINT": "LATENCY",
-            }
-            return core.compile_model(graph, "CPU", options).create_infer_request()
-
+        half = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
         # Of fixed shapes: what is computed and in which order must not depend on what came before.
         self._encoders = {
-            seconds: compiled(
-                graphs.encoder_graph(variables, seconds=seconds), openvino.Type.bf16 if half else openvino.Type.f32
-            )
+            seconds: _compiled(core, graphs.encoder_graph(variables, seconds=seconds), numbers=half)
             for seconds in (*WINDOWS_S, FULL_S)
         }
         nothing = np.zeros(0, np.float32)
@@ -101,7 +87,7 @@ class OpenVinoModel:
         upper = range(shape.decoder_layers // 2, shape.decoder_layers)  # openai-whisper's own default
         heads = config.get("alignment_heads") or [(layer, head) for layer in upper for head in range(shape.heads)]
         heads = [(int(layer), int(head)) for layer, head in heads]
-        self._decoder = compiled(graphs.decoder_graph(variables, alignment_heads=heads), openvino.Type.f32)
+        self._decoder = _compiled(core, graphs.decoder_graph(variables, alignment_heads=heads), numbers="f32")
         self._given: dict[str, NDArray[Any]] = {}  # what the decoder reads where it lies
         self.batch = max(1, batch)
         self._embeddings = variables["decoder/embeddings/weight"]  # (vocabulary, width) float16
@@ -111,7 +97,7 @@ class OpenVinoModel:
         self._languages = np.array(config.get("lang_ids", ()), np.intp)
         self.engine = {
             "speech": f"openvino {found.name} {found.sha256[:16]}",
-            "speech_precision": f"int8 by {INPUTS_PER_SCALE}, encoder {'bf16' if half else 'f32'}",
+            "speech_precision": f"int8 by {INPUTS_PER_SCALE}, encoder {half}",
             "speech_shapes": f"{shapes_told(WINDOWS_S)}, 1 thread, {vector_instructions()}",
             "openvino": version("openvino"),
         }
@@ -268,6 +254,19 @@ class _Text:
         self.tokens.append(self.last)
         self.sure.append(float(np.exp(log_odd)))
         self.over = len(self.tokens) >= self.cap
+
+
+def _compiled(core: Any, graph: Any, *, numbers: str) -> Any:
+    """A request that computes the graph on one thread, in `numbers` what is not 8-bit."""
+    options = {
+        "INFERENCE_PRECISION_HINT": numbers,
+        "KV_CACHE_PRECISION": numbers,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": INPUTS_PER_SCALE,
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return core.compile_model(graph, "CPU", options).create_infer_request()
 
 
 def _log_odds(logits: NDArray[np.float32]) -> NDArray[np.float32]:
