@@ -168,6 +168,7 @@ def test_a_trained_release_fuses_clips_and_pages(run: Path, shop: Path) -> None:
     assert fused.tobytes() == again.tobytes()
 
 
+@pytest.mark.slow
 def test_a_release_that_was_packed_without_learns_it_later(run: Path, shop: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run / "release", tmp_path / "release"))
     bare = forget_fusion(folder)

@@ -18,6 +18,7 @@ from encoders.train import train
 from tests.encoders.conftest import silent
 
 
+@pytest.mark.slow
 def test_a_soup_is_the_mean_of_its_runs(tiny: TrainingConfig, shop: Path, tmp_path: Path) -> None:
     steps = tiny.optimiser.steps
     soup = msgspec.structs.replace(tiny, soup=(Member(swapped=0.0, steps=steps), Member(swapped=1.0, steps=2)))

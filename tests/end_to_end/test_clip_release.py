@@ -14,6 +14,7 @@ from tests.encoders.tiny_clips import readme_commands, write_clip
 from tests.end_to_end.conftest import MadeWorld
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_packed_and_a_stream_is_looked_at_and_listened_to_with_it(
     made: MadeWorld, tmp_path: Path
 ) -> None:

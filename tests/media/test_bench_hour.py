@@ -8,10 +8,10 @@ import pytest
 
 from streamproc.jobs.bench_hour import SOURCES, Source, made, measured
 
-SOME_SLOW = [pytest.param(s, id=s.name, marks=[pytest.mark.slow] * (n > 0)) for n, s in enumerate(SOURCES)]
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("source", SOME_SLOW)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
 def test_a_minute_of_every_source_keeps_its_time(source: Source, tmp_path: Path) -> None:
     figures = asyncio.run(measured(source, made(source, tmp_path, minutes=1), minutes=1))
 
@@ -30,7 +30,6 @@ class Drifting(Source):
         return samples / self.rate_hz
 
 
-@pytest.mark.slow
 def test_sound_that_drifts_is_told(tmp_path: Path) -> None:
     source = Drifting(name="drifts", container="mpegts", sound="aac", rate_hz=48_000, fps=Fraction(25), late_ppm=500)
     figures = asyncio.run(measured(source, made(source, tmp_path, minutes=1), minutes=1))
@@ -40,7 +39,6 @@ def test_sound_that_drifts_is_told(tmp_path: Path) -> None:
     assert figures.pictures_widest_ms <= 1
 
 
-@pytest.mark.slow
 def test_an_hour_keeps_its_time_and_its_memory(tmp_path: Path) -> None:
     source = SOURCES[0]
     figures = asyncio.run(measured(source, made(source, tmp_path, minutes=60), minutes=60))
