@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from streamproc.adapters.cpu_instructions import vector_instructions
 from streamproc.adapters.heard_words import Hearing, TimedWord
 from streamproc.adapters.log_mel import LogMel
-from streamproc.adapters.speech_window import FRAMES_PER_S, FULL_S, WINDOWS_S, quiet_behind, shapes_told
-from streamproc.adapters.whisper_tokens import ENCODED_PER_S, MOST_TOKENS, WhisperTokens
+from streamproc.adapters.speech_window import ENCODED_PER_S, FRAMES_PER_S, FULL_S, WINDOWS_S, frames_behind, shapes_told
+from streamproc.adapters.whisper_tokens import MOST_TOKENS, WhisperTokens, of_one_length
 from streamproc.adapters.whisper_weights import SETTING, WhisperWeights, whisper_weights
 from streamproc.core.clip import SAMPLE_RATE_HZ
 from streamproc.errors import Misconfigured
@@ -53,10 +53,7 @@ class Ct2Model:
         self._view: Any = ctranslate2.StorageView.from_array
         self.batch = max(1, batch)
         silence = self._encoded(np.zeros(0, np.float32), WINDOWS_S[-1])
-        self._quiet = {
-            seconds: silence[:, seconds * ENCODED_PER_S : (seconds + quiet_behind(seconds)) * ENCODED_PER_S]
-            for seconds in (*WINDOWS_S, FULL_S)
-        }
+        self._quiet = {seconds: silence[:, frames_behind(seconds)] for seconds in (*WINDOWS_S, FULL_S)}
         self.engine = {
             "speech": f"ct2 {found.name} {found.sha256[:16]}",
             "speech_precision": str(self._model.compute_type),
@@ -94,8 +91,8 @@ class Ct2Model:
         """See `SpeechModel`; together, because the weights are then read once for all."""
         hearings: dict[int, Hearing] = {}
         prompts = [self._tokens.prompt(language, hint) for language, hint in zip(languages, hints, strict=True)]
-        for length in sorted({len(prompt) for prompt in prompts}):  # of one length: those with a hint and those without
-            group = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        for group in of_one_length(prompts):
+            length = len(prompts[group[0]])
             results = self._model.generate(
                 self._view(np.concatenate([windows[i] for i in group])),
                 [prompts[i] for i in group],

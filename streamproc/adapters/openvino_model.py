@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from streamproc.adapters.cpu_instructions import vector_instructions
 from streamproc.adapters.heard_words import Hearing, Looks, TimedWord
 from streamproc.adapters.log_mel import LogMel
-from streamproc.adapters.speech_window import FULL_S, WINDOWS_S, quiet_behind, shapes_told
-from streamproc.adapters.whisper_tokens import ENCODED_PER_S, MOST_TOKENS, WhisperTokens
+from streamproc.adapters.speech_window import ENCODED_PER_S, FULL_S, WINDOWS_S, frames_behind, shapes_told
+from streamproc.adapters.whisper_tokens import MOST_TOKENS, WhisperTokens, of_one_length
 from streamproc.adapters.whisper_variables import whisper_variables
 from streamproc.adapters.whisper_weights import SETTING, WhisperWeights, whisper_weights
 from streamproc.adapters.word_paths import token_starts
@@ -78,12 +78,9 @@ class OpenVinoModel:
         }
         nothing = np.zeros(0, np.float32)
         # Each once: an encoder takes its memory with its first window, and a worker should not grow later.
-        encoded = {seconds: np.concatenate(self._encoded(nothing, seconds)) for seconds in self._encoders}
-        silence = encoded[WINDOWS_S[-1]]
-        self._quiet = {
-            seconds: silence[:, :, seconds * ENCODED_PER_S : (seconds + quiet_behind(seconds)) * ENCODED_PER_S].copy()
-            for seconds in self._encoders
-        }
+        encoded = {seconds: self._encoded(nothing, seconds) for seconds in self._encoders}
+        silence = np.concatenate(encoded[WINDOWS_S[-1]])
+        self._quiet = {seconds: silence[:, :, frames_behind(seconds)].copy() for seconds in self._encoders}
         upper = range(shape.decoder_layers // 2, shape.decoder_layers)  # openai-whisper's own default
         heads = config.get("alignment_heads") or [(layer, head) for layer in upper for head in range(shape.heads)]
         heads = [(int(layer), int(head)) for layer, head in heads]
@@ -131,8 +128,7 @@ class OpenVinoModel:
         """See `SpeechModel`; together, because the weights are then read once for all."""
         hearings: dict[int, Hearing] = {}
         prompts = [self._tokens.prompt(language, hint) for language, hint in zip(languages, hints, strict=True)]
-        for length in sorted({len(prompt) for prompt in prompts}):  # of one length: those with a hint and those without
-            group = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        for group in of_one_length(prompts):
             heard = self._decoded(
                 [windows[i] for i in group],
                 [languages[i] for i in group],

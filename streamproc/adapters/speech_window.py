@@ -24,6 +24,7 @@ SPARE_S: Final = 1.5
 """What a window with silence behind it leaves free, since the encoder too wants to see an end. With 0.3 s in windows of
 5 s one name in a hundred more was lost."""
 FRAMES_PER_S: Final = 100  # mel frames
+ENCODED_PER_S: Final = 50  # encoder frames, and so the grid of word times: 20 ms
 EDGE_MS: Final = 60  # sound kept around the span; 3.0 % word errors on bench speech, 3.3 % with none
 INAUDIBLE: Final = 1e-3  # peak of 33 in 32768: nothing to recognise
 
@@ -45,10 +46,14 @@ def quiet_behind(window_s: int) -> int:
     return QUIET_S if window_s < SAFE_S else 0
 
 
+def frames_behind(window_s: int) -> slice:
+    """Which frames of encoded silence those are: its own at that place."""
+    return slice(window_s * ENCODED_PER_S, (window_s + quiet_behind(window_s)) * ENCODED_PER_S)
+
+
 def shapes_told(windows_s: Sequence[int]) -> str:
     """For `engine`."""
-    quiet = {window_s: quiet_behind(window_s) for window_s in windows_s}
-    return " ".join(f"{window_s}+{quiet[window_s]}s" if quiet[window_s] else f"{window_s}s" for window_s in windows_s)
+    return " ".join(f"{each}+{quiet_behind(each)}s" if quiet_behind(each) else f"{each}s" for each in windows_s)
 
 
 def in_window(samples: NDArray[np.float32], seconds: int) -> NDArray[np.float32]:

@@ -13,7 +13,13 @@ from streamproc.adapters.speech_hint import suits
 
 MOST_HINT_TOKENS: Final = 200
 MOST_TOKENS: Final = 448  # of prompt and text together; what the decoder has positions for
-ENCODED_PER_S: Final = 50  # encoder frames, and so the grid of word times: 20 ms
+
+
+def of_one_length(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Which of them may be decoded together: those with a hint, and those without."""
+    return [
+        [i for i, prompt in enumerate(prompts) if len(prompt) == length] for length in sorted(set(map(len, prompts)))
+    ]
 
 
 class WhisperTokens:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from streamproc.core.chunk import LiveChunk, MediaRef
-from streamproc.core.clip import SAMPLE_RATE_HZ, ClipFrames, ClipMedia, Waveform, still_frames
+from streamproc.core.clip import ClipFrames, ClipMedia, Waveform, sound_in, still_frames
 from streamproc.core.continuity import ENDED_AFTER_MS
 from streamproc.core.embedding import ClipEmbedding, EvidenceFrame, SeenVector, SpokenVector, Vector, pack
 from streamproc.core.span import Span
@@ -209,7 +209,7 @@ class Perceive:
         task, span = listening.transcripts.get(utterance), utterance.span
         if task is not None and not (task.done() and task.exception() is not None):
             return
-        sound = _slice(
+        sound = sound_in(
             [w for h in heard if (w := listening.sound.get(h.offset)) is not None],
             Span(start_ms=max(0, span.start_ms - PADDING_MS), end_ms=span.end_ms + PADDING_MS),
         )
@@ -309,14 +309,3 @@ def _forget_unneeded(listening: Listening, state: SpeechState) -> None:
         del listening.sound[offset]
     for utterance in [u for u in listening.transcripts if u not in state.pending]:
         listening.transcripts.pop(utterance).cancel()
-
-
-def _slice(sound: Sequence[Waveform], span: Span) -> Waveform:
-    """The sound of `span`, as far as it was heard; holes are silence. float32, (N,), 16 kHz."""
-    samples = np.zeros(span.duration_ms * SAMPLE_RATE_HZ // 1000, np.float32)
-    for piece in sound:
-        at = (piece.start_ms - span.start_ms) * SAMPLE_RATE_HZ // 1000
-        first, end = max(0, at), min(len(samples), at + len(piece.samples))
-        if end > first:
-            samples[first:end] = piece.samples[first - at : end - at]
-    return Waveform(samples=samples, start_ms=span.start_ms)

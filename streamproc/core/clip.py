@@ -1,10 +1,13 @@
 """An opened chunk: its frames and its sound, in stream time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamproc.core.span import Span
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -42,6 +45,17 @@ class Waveform:
     @property
     def end_ms(self) -> int:
         return self.start_ms + len(self.samples) * 1000 // SAMPLE_RATE_HZ
+
+
+def sound_in(sound: Sequence[Waveform], span: Span) -> Waveform:
+    """The sound of `span`, as far as it was heard; holes are silence. float32, (N,), 16 kHz."""
+    samples = np.zeros(span.duration_ms * SAMPLE_RATE_HZ // 1000, np.float32)
+    for piece in sound:
+        at = (piece.start_ms - span.start_ms) * SAMPLE_RATE_HZ // 1000
+        first, end = max(0, at), min(len(samples), at + len(piece.samples))
+        if end > first:
+            samples[first:end] = piece.samples[first - at : end - at]
+    return Waveform(samples=samples, start_ms=span.start_ms)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from streamproc.adapters.decoder_pool import DecoderPool
 from streamproc.adapters.media_cutter import MediaCutter
 from streamproc.adapters.voice_activity import SileroVoiceActivity
-from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
+from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform, sound_in
 from streamproc.core.span import Span
 from streamproc.embedded.demo.voice import RATE, Voice
 from streamproc.jobs.bench_media import resident_mib
@@ -286,34 +286,23 @@ class _Arrived:
     chirps: dict[float, float] = field(default_factory=dict)
     utterances: dict[float, float] = field(default_factory=dict)
     pictures: dict[float, float] = field(default_factory=dict)
-    tail: Waveform | None = None  # of the sound so far: a chirp may lie across a border
+    pieces: list[Waveform] = field(default_factory=list)  # the last ones: a chirp may lie across a border
     looked_for: int = 0
 
     def hear(self, piece: Waveform) -> None:
         """The sound goes on with `piece`."""
-        whole = piece
-        if self.tail is not None:
-            hole = (piece.start_ms - self.tail.start_ms) * SAMPLE_RATE_HZ // 1000 - len(self.tail.samples)
-            between = np.zeros(max(0, hole), np.float32)
-            whole = Waveform(
-                samples=np.concatenate([self.tail.samples, between, piece.samples]), start_ms=self.tail.start_ms
-            )
-        end_s = whole.start_ms / 1000 + len(whole.samples) / SAMPLE_RATE_HZ
+        self.pieces = [*self.pieces[-3:], piece]
         template = chirp(SAMPLE_RATE_HZ)
-        while self.looked_for < len(self.chirps_s) and self.chirps_s[self.looked_for] + CHIRP_S + LOOK_S < end_s:
+        while self.looked_for < len(self.chirps_s):
             at_s = self.chirps_s[self.looked_for]
-            first = round((at_s - LOOK_S - whole.start_ms / 1000) * SAMPLE_RATE_HZ)
-            looked = whole.samples[first : first + round((2 * LOOK_S + CHIRP_S) * SAMPLE_RATE_HZ)]
-            likeness = np.correlate(looked, template, "valid")
+            near = Span(start_ms=round(1000 * (at_s - LOOK_S)), end_ms=round(1000 * (at_s + CHIRP_S + LOOK_S)))
+            if near.end_ms > piece.end_ms:
+                break
+            likeness = np.correlate(sound_in(self.pieces, near).samples, template, "valid")
             best = int(likeness.argmax())
             if likeness[best] > 0.5 * float(template @ template):
-                found_s = whole.start_ms / 1000 + (first + best) / SAMPLE_RATE_HZ
-                self.chirps[at_s] = 1000 * (found_s - at_s)
+                self.chirps[at_s] = near.start_ms + 1000 * best / SAMPLE_RATE_HZ - 1000 * at_s
             self.looked_for += 1
-        keep_ms = 2_000
-        drop = max(0, len(whole.samples) - keep_ms * SAMPLE_RATE_HZ // 1000)
-        drop -= drop % (SAMPLE_RATE_HZ // 1000)
-        self.tail = Waveform(samples=whole.samples[drop:], start_ms=whole.start_ms + drop * 1000 // SAMPLE_RATE_HZ)
 
     def speak(self, span: Span) -> None:
         """Voice activity heard an utterance."""

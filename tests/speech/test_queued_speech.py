@@ -13,8 +13,15 @@ from streamproc.adapters.ct2_model import Ct2Model
 from streamproc.adapters.openvino_model import OpenVinoModel, Shown
 from streamproc.adapters.queued_speech import QueuedSpeech
 from streamproc.adapters.speech_engine import fastest_engine
-from streamproc.adapters.speech_window import FULL_S, WINDOWS_S, in_window, quiet_behind, token_cap, window_of
-from streamproc.adapters.whisper_tokens import ENCODED_PER_S
+from streamproc.adapters.speech_window import (
+    ENCODED_PER_S,
+    FULL_S,
+    WINDOWS_S,
+    in_window,
+    quiet_behind,
+    token_cap,
+    window_of,
+)
 from streamproc.core.clip import SAMPLE_RATE_HZ, Waveform
 from streamproc.core.span import Span
 from streamproc.core.transcript import Utterance
